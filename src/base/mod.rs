@@ -1,0 +1,8 @@
+//! Room 0: vocabulary that every other room speaks. Owns: source spans, diagnostics, units, the body type,
+//! the request error. Must not know: configuration, HTTP semantics, the network.
+
+pub mod body;
+pub mod diagnostic;
+pub mod error;
+pub mod span;
+pub mod units;
