@@ -1,1 +1,13 @@
-//! Room config.
+//! Room 4: what a configuration is. Owns: the typed config (its serde form is Caddy's JSON), the registry of modules
+//! and directives, the directive parsing context, imports (`expand`) and the adapter (`resolve`). Must not know: any
+//! single directive, handler or matcher; network and clock.
+//!
+//! ```text
+//! path ─expand─▶ syntax::tree::File ─resolve(registry)─▶ types::Config ─▶ compile
+//! Caddy JSON ────────────────serde──────────────────────▶ types::Config
+//! ```
+
+pub mod compile_cx;
+pub mod directive_cx;
+pub mod registry;
+pub mod types;

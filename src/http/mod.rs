@@ -1,1 +1,17 @@
-//! Room http.
+//! Room 3: a request and its way through the route tree. Owns: the exchange, the walker, handler and matcher traits,
+//! response stages, placeholders, header operations, handler errors. Must not know: hyper, sockets, configuration
+//! files, or any single feature.
+//!
+//! ```text
+//! Exchange ─▶ walker::run(routes) ─▶ step, gate, terminal … ─▶ Outcome
+//!                 │ error ▶ error routes                  response ─▶ stages in reverse ─▶ server
+//! ```
+
+pub mod error;
+pub mod exchange;
+pub mod handler;
+pub mod matcher;
+pub mod placeholder;
+pub mod route;
+pub mod stage;
+pub mod walker;
