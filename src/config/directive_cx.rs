@@ -96,6 +96,8 @@ pub struct DirectiveCx<'a, 'f> {
     pub parent: &'a str,
     /// The site's addresses as written, for directives that ask (`log`, `tls`).
     pub site_keys: &'a [String],
+    /// Paths of the configuration files that this site's lines stand in, sorted (`file_server` hides them).
+    pub site_files: &'a [String],
 }
 
 impl DirectiveCx<'_, '_> {
@@ -148,6 +150,19 @@ impl DirectiveCx<'_, '_> {
             Some(block) => {
                 Err(self.err(block.open, "unexpected-block", format!("`{}` takes no block here", node.name.shown())))
             }
+        }
+    }
+
+    /// Caddy reads past these words without a message; they mean nothing, so the admin is told.
+    pub fn warn_ignored(&mut self, span: Span) {
+        let d = Diagnostic::warning("ignored-words", format!("`{}` takes no notice of this", self.directive.name));
+        self.warn(d.at(span, "has no effect").help(format!("shape: {}", self.directive.doc.syntax)));
+    }
+
+    /// The same for a block that Caddy does not read.
+    pub fn warn_ignored_block(&mut self) {
+        if let Some(block) = &self.node.block {
+            self.warn_ignored(block.open.to(block.close));
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -114,15 +115,24 @@ pub struct LogNote {
     pub skip: bool,
     /// Loggers to write to instead of the default of the host.
     pub loggers: Vec<String>,
-    /// Additional fields; the value was rendered when the handler ran unless it is a deferred template.
-    pub fields: Vec<(String, LogField)>,
+    /// Additional fields (`log_append`), in the order the entry shows them.
+    pub fields: Vec<(Arc<str>, LogField)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum LogField {
+    /// Known when the handler ran.
     Text(String),
-    /// Rendered when the response is known.
-    Deferred(super::placeholder::Template),
+    /// Rendered when the entry is written.
+    Deferred(Arc<super::placeholder::Template>),
+    /// When the entry is written: the variable of this name, or the text itself when there is none.
+    Variable(Arc<str>),
+}
+
+/// Placeholders whose value is worked out when they are used, not when the handler ran (`map`).
+pub trait Lookup: Send + Sync {
+    /// `None` when the name is not one of these; a known name without a value is an empty text.
+    fn lookup(&self, name: &str, ex: &Exchange) -> Option<String>;
 }
 
 pub struct Exchange {
@@ -138,7 +148,7 @@ pub struct Exchange {
     pub server: Rc<ServerFacts>,
     pub started: Instant,
     /// `{http.vars.*}`, in the order they were set; the latest of a name wins.
-    pub vars: SmallVec<[(Rc<str>, String); 4]>,
+    pub vars: SmallVec<[(Arc<str>, String); 4]>,
     pub captures: SmallVec<[Captures; 1]>,
     pub user: Option<User>,
     /// Headers set on the response before a handler writes it (`header` without defer). They come first; a handler's
@@ -155,6 +165,10 @@ pub struct Exchange {
     pub held_response: Option<Response>,
     /// Placeholders set by features by their full name (`http.matchers.file.relative`, map destinations, …).
     pub extra: SmallVec<[(Rc<str>, String); 2]>,
+    /// Computed placeholders, asked after every other source of a name.
+    pub lookups: SmallVec<[Arc<dyn Lookup>; 1]>,
+    /// How many lookups are being worked out at this moment: bounds destinations that refer to each other.
+    pub(crate) lookup_depth: std::cell::Cell<u8>,
     pub log: LogNote,
     /// Set once the client wants a protocol upgrade; taken by the terminal that answers 101.
     pub upgrade: Option<Box<dyn PendingUpgrade>>,
@@ -205,6 +219,8 @@ impl Exchange {
             upstream: None,
             held_response: None,
             extra: SmallVec::new(),
+            lookups: SmallVec::new(),
+            lookup_depth: std::cell::Cell::new(0),
             log: LogNote::default(),
             upgrade: None,
             client_ip: std::cell::Cell::new(None),
@@ -297,11 +313,25 @@ impl Exchange {
         self.vars.iter().rev().find(|(n, _)| &**n == name).map(|(_, v)| v.as_str())
     }
 
-    pub fn set_var(&mut self, name: &Rc<str>, value: String) {
+    pub fn set_var(&mut self, name: &Arc<str>, value: String) {
         match self.vars.iter_mut().find(|(n, _)| n == name) {
             Some(slot) => slot.1 = value,
-            None => self.vars.push((Rc::clone(name), value)),
+            None => self.vars.push((Arc::clone(name), value)),
         }
+    }
+
+    /// A computed placeholder; `None` when no lookup knows the name.
+    #[must_use]
+    pub fn lookup(&self, name: &str) -> Option<String> {
+        const MAX_DEPTH: u8 = 8;
+        let depth = self.lookup_depth.get();
+        if self.lookups.is_empty() || depth >= MAX_DEPTH {
+            return None;
+        }
+        self.lookup_depth.set(depth + 1);
+        let found = self.lookups.iter().find_map(|l| l.lookup(name, self));
+        self.lookup_depth.set(depth);
+        found
     }
 
     pub fn set_extra(&mut self, name: &str, value: String) {
