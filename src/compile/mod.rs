@@ -1,1 +1,15 @@
-//! Room compile.
+//! Room 7: Config → Runtime. Owns: the immutable runtime that workers execute, and everything that can be wrong with a
+//! configuration that parses. Reads key files and certificates; touches nothing that runs.
+//!
+//! ```text
+//! types::Config ─compile(registry)─▶ Runtime { servers, listeners, logs, watched files }   or all errors at once
+//! ```
+
+pub mod address;
+mod host_index;
+mod lints;
+pub mod runtime;
+mod server;
+
+pub use runtime::{ListenerSpec, Runtime, ServerRuntime};
+pub use server::compile;

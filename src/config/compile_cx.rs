@@ -97,7 +97,7 @@ impl<'a> CompileCx<'a> {
     pub fn compile_routes(&mut self, routes: &[types::Route]) -> RouteList {
         // Group names are unique within a configuration only by their text; numbers compare faster per request.
         let routes = routes.iter().enumerate().map(|(i, r)| self.at(i, |cx| cx.compile_route(r))).collect();
-        RouteList { routes }
+        RouteList { routes, index: None }
     }
 
     fn compile_route(&mut self, route: &types::Route) -> Route {
@@ -163,7 +163,7 @@ impl<'a> CompileCx<'a> {
             self.named.insert(name.clone(), Arc::default());
         }
         for (name, route) in routes {
-            let list = self.at(name, |cx| RouteList { routes: Box::new([cx.compile_route(route)]) });
+            let list = self.at(name, |cx| RouteList { routes: Box::new([cx.compile_route(route)]), index: None });
             if let Some(cell) = self.named.get(name) {
                 let _ = cell.set(list);
             }

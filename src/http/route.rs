@@ -1,5 +1,6 @@
 //! The compiled route tree: immutable, shared by all workers.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::handler::{AsyncHandler, Step};
@@ -8,6 +9,29 @@ use super::matcher::MatcherSets;
 #[derive(Default)]
 pub struct RouteList {
     pub routes: Box<[Route]>,
+    /// Which routes can match which host, for long lists of sites.
+    pub index: Option<HostIndex>,
+}
+
+/// Routes by exact host. Sound only when every route of the list is terminal.
+#[derive(Default)]
+pub struct HostIndex {
+    /// Lower-case host to the routes that may match it, general ones included, in order.
+    pub exact: HashMap<Box<str>, Box<[u32]>>,
+    /// Routes that may match any host.
+    pub general: Box<[u32]>,
+}
+
+impl HostIndex {
+    #[must_use]
+    pub fn candidates(&self, host: &str) -> &[u32] {
+        let found = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.exact.get(host.to_ascii_lowercase().as_str())
+        } else {
+            self.exact.get(host)
+        };
+        found.unwrap_or(&self.general)
+    }
 }
 
 pub struct Route {

@@ -29,7 +29,9 @@ const MAX_DEPTH: usize = 100;
 
 struct Frame<'r> {
     list: &'r RouteList,
-    /// Next route to look at.
+    /// Routes worth looking at, by index; `None` = all.
+    candidates: Option<&'r [u32]>,
+    /// Next route to look at: a position in `candidates`, or an index.
     route: usize,
     /// The matched route and its next handler.
     current: Option<(usize, usize)>,
@@ -38,8 +40,17 @@ struct Frame<'r> {
 }
 
 impl<'r> Frame<'r> {
-    fn new(list: &'r RouteList) -> Self {
-        Self { list, route: 0, current: None, groups: SmallVec::new() }
+    fn new(list: &'r RouteList, ex: &Exchange) -> Self {
+        let candidates = list.index.as_ref().map(|index| index.candidates(ex.host()));
+        Self { list, candidates, route: 0, current: None, groups: SmallVec::new() }
+    }
+
+    /// The index of the next route to look at.
+    fn next_index(&self) -> Option<usize> {
+        match self.candidates {
+            Some(candidates) => candidates.get(self.route).map(|i| *i as usize),
+            None => (self.route < self.list.routes.len()).then_some(self.route),
+        }
     }
 }
 
@@ -118,7 +129,7 @@ fn inherit_status(response: &mut Response, status: u16) {
 
 async fn walk<'r>(routes: &'r RouteList, ex: &mut Exchange, scopes: &mut SmallVec<[ErrorScope<'r>; 4]>) -> Flow {
     let mut stack: SmallVec<[Frame<'r>; 4]> = SmallVec::new();
-    stack.push(Frame::new(routes));
+    stack.push(Frame::new(routes, ex));
     while let Some(frame) = stack.last_mut() {
         let Some((route_index, handler_index)) = frame.current else {
             match next_route(frame, ex).await {
@@ -146,7 +157,7 @@ async fn walk<'r>(routes: &'r RouteList, ex: &mut Exchange, scopes: &mut SmallVe
                 if let Some(errors) = &sub.errors {
                     scopes.push(ErrorScope { routes: errors, stages: ex.stages.len() });
                 }
-                if let Err(error) = enter(&mut stack, &sub.routes) {
+                if let Err(error) = enter(&mut stack, &sub.routes, ex) {
                     return Flow::Fail(error);
                 }
                 continue;
@@ -155,7 +166,7 @@ async fn walk<'r>(routes: &'r RouteList, ex: &mut Exchange, scopes: &mut SmallVe
                 let Some(list) = cell.get() else {
                     return Flow::Fail(HandlerError::internal("invoke", "named route is not compiled"));
                 };
-                if let Err(error) = enter(&mut stack, list) {
+                if let Err(error) = enter(&mut stack, list, ex) {
                     return Flow::Fail(error);
                 }
                 continue;
@@ -169,18 +180,18 @@ async fn walk<'r>(routes: &'r RouteList, ex: &mut Exchange, scopes: &mut SmallVe
     Flow::Next
 }
 
-fn enter<'r>(stack: &mut SmallVec<[Frame<'r>; 4]>, list: &'r RouteList) -> Result<(), HandlerError> {
+fn enter<'r>(stack: &mut SmallVec<[Frame<'r>; 4]>, list: &'r RouteList, ex: &Exchange) -> Result<(), HandlerError> {
     if stack.len() >= MAX_DEPTH {
         return Err(HandlerError::internal("subroute", "routes are nested too deeply"));
     }
-    stack.push(Frame::new(list));
+    stack.push(Frame::new(list, ex));
     Ok(())
 }
 
 /// Finds the next matching route of the frame; false at the end of the list.
 async fn next_route(frame: &mut Frame<'_>, ex: &mut Exchange) -> Result<bool, HandlerError> {
-    while let Some(route) = frame.list.routes.get(frame.route) {
-        let index = frame.route;
+    while let Some(index) = frame.next_index() {
+        let Some(route) = frame.list.routes.get(index) else { break };
         if route.group.is_some_and(|g| frame.groups.contains(&g)) {
             frame.route += 1;
             continue;

@@ -1,1 +1,106 @@
-//! Room server.
+//! Room 8: the running program. Owns: listening sockets, worker threads, connections, the swap of runtimes, shutdown.
+//! Only here (and in the client room) are hyper's types seen.
+//!
+//! ```text
+//! Listeners ─fd─▶ worker (one per core): accept ─▶ [TLS] ─▶ hyper ─▶ request::serve ─▶ walker ─▶ response body
+//! Server::swap(runtime): bind new sockets ─▶ message to every worker ─▶ all have acknowledged ─▶ done
+//! ```
+
+mod access_log;
+mod conn_state;
+mod connection;
+mod framing;
+mod listeners;
+mod request;
+mod response_body;
+mod socket;
+mod upgrade;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use listeners::BindError;
+use listeners::Listeners;
+use worker::{Message, WorkerHandle};
+
+use crate::compile::Runtime;
+
+/// The running proxy: its sockets and its workers.
+pub struct Server {
+    listeners: Listeners,
+    workers: Vec<WorkerHandle>,
+    current: Arc<Runtime>,
+}
+
+impl Server {
+    /// Starts `workers` threads with nothing to serve yet.
+    pub fn start(workers: usize) -> std::io::Result<Self> {
+        let count = workers.max(1);
+        let loads = worker::Loads::new(count);
+        let mut handles: Vec<WorkerHandle> = Vec::with_capacity(count);
+        for index in 0..count {
+            handles.push(WorkerHandle::spawn(index, Arc::clone(&loads))?);
+        }
+        let peers: Arc<[_]> = handles.iter().map(WorkerHandle::sender).collect();
+        for handle in &handles {
+            handle.send(Message::Peers(Arc::clone(&peers)));
+        }
+        Ok(Self { listeners: Listeners::default(), workers: handles, current: Arc::default() })
+    }
+
+    /// Makes `runtime` live: binds what is new, hands it to every worker, and returns once all of them have it.
+    ///
+    /// Nothing in flight is cut: a request keeps the runtime it started with. On failure (an address is held by
+    /// another process) nothing has changed.
+    pub async fn swap(&mut self, runtime: Arc<Runtime>) -> Result<(), BindError> {
+        let listening = self.listeners.prepare(runtime.listeners.keys())?;
+        let mut acks = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (ack, done) = tokio::sync::oneshot::channel();
+            worker.send(Message::Swap { runtime: Arc::clone(&runtime), listening: Arc::clone(&listening), ack });
+            acks.push(done);
+        }
+        for done in acks {
+            // A worker that is gone has nothing to acknowledge.
+            let _ = done.await;
+        }
+        self.listeners.keep(listening);
+        self.current = runtime;
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.current
+    }
+
+    /// Open connections, by worker.
+    #[must_use]
+    pub fn open_connections(&self) -> Vec<usize> {
+        self.workers.iter().map(WorkerHandle::load).collect()
+    }
+
+    /// Addresses listened on.
+    pub fn addresses(&self) -> impl Iterator<Item = String> + '_ {
+        self.listeners.addresses()
+    }
+
+    /// Stops accepting, lets open requests finish for at most `grace` (`None` = as long as they take), then ends the
+    /// workers. Cancelling the future leaves the workers draining; [`Server::abort`] ends them.
+    pub async fn shutdown(&mut self, grace: Option<Duration>) {
+        let mut acks = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (ack, done) = tokio::sync::oneshot::channel();
+            worker.send(Message::Shutdown { grace, ack });
+            acks.push(done);
+        }
+        for done in acks {
+            let _ = done.await;
+        }
+        self.listeners.close();
+        for worker in &mut self.workers {
+            worker.join();
+        }
+    }
+}

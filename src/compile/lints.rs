@@ -1,0 +1,1 @@
+//! Advice about a configuration that is valid but probably not what was meant.

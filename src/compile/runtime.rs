@@ -1,0 +1,63 @@
+//! What workers execute: immutable, made whole before it goes live, shared by all of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::ListenAddr;
+use crate::http::exchange::ServerFacts;
+use crate::http::route::RouteList;
+use crate::telemetry::access::AccessLogs;
+use crate::tls::ServerTls;
+
+/// A whole configuration, ready to run.
+#[derive(Default)]
+pub struct Runtime {
+    pub servers: Vec<ServerRuntime>,
+    /// Which server answers on which address; an address belongs to one server.
+    pub listeners: BTreeMap<ListenAddr, ListenerSpec>,
+    /// Files that compiling read (certificates, keys): watched beside the configuration itself.
+    pub watched: Vec<PathBuf>,
+    /// How long to wait for open requests at shutdown; `None` = as long as they take.
+    pub grace_period: Option<Duration>,
+    /// How long to go on serving after a shutdown was asked for.
+    pub shutdown_delay: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerSpec {
+    /// Index into [`Runtime::servers`].
+    pub server: usize,
+    /// Whether connections begin with a TLS handshake.
+    pub tls: bool,
+    pub protocols: Protocols,
+}
+
+/// HTTP versions that a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    pub h1: bool,
+    pub h2: bool,
+    /// HTTP/2 with prior knowledge on a plain connection.
+    pub h2c: bool,
+}
+
+pub struct ServerRuntime {
+    pub facts: ServerFacts,
+    pub routes: RouteList,
+    pub errors: Option<RouteList>,
+    pub tls: Option<ServerTls>,
+    pub limits: Limits,
+    pub logs: AccessLogs,
+}
+
+/// Bounds on what a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// From the first byte of a head to its last.
+    pub read_header: Option<Duration>,
+    /// From one request to the next on a connection.
+    pub idle: Option<Duration>,
+    /// Largest request head in bytes.
+    pub max_head: usize,
+}

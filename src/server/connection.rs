@@ -1,0 +1,245 @@
+//! One downstream connection from accept to close: TLS, protocol, hyper.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+use super::conn_state::ConnState;
+use super::request;
+use super::socket::{Plain, Socket, Transport};
+use super::worker::{Live, Worker};
+use crate::compile::address::ListenAddr;
+use crate::compile::runtime::{ListenerSpec, Protocols};
+use crate::http::exchange::{Conn, Peer, TlsFacts};
+
+/// Most header fields in a request; Go has no such limit, hyper wants one.
+const MAX_HEADERS: usize = 256;
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What requests of one connection share.
+pub struct ConnCx {
+    pub worker: Rc<Worker>,
+    pub facts: Rc<Conn>,
+    pub state: Arc<ConnState>,
+    pub listener: ListenAddr,
+    /// The runtime last used and the server found in it, so that a request need not look it up.
+    pub server: RefCell<Option<(Rc<Live>, usize)>>,
+}
+
+/// Serves the connection until it ends. `drain` true: finish what is being answered, then close.
+pub async fn serve(
+    worker: Rc<Worker>,
+    stream: Plain,
+    listener: ListenAddr,
+    state: Arc<ConnState>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let killed = Arc::clone(&state);
+    tokio::select! {
+        biased;
+        () = killed.kill.notified() => {}
+        () = open(worker, stream, listener, state, &mut drain) => {}
+    }
+}
+
+async fn open(
+    worker: Rc<Worker>,
+    stream: Plain,
+    listener: ListenAddr,
+    state: Arc<ConnState>,
+    drain: &mut watch::Receiver<bool>,
+) {
+    let live = worker.live();
+    // An address just removed by a reload has no server any more: nothing can answer here.
+    let Some(spec) = Worker::listener_spec(&live, &listener) else { return };
+    let (peer, local) = addresses(&stream);
+    let (transport, tls, protocols, prefix) = if spec.tls {
+        let Some((stream, facts)) = handshake(&live, &spec, stream).await else { return };
+        let h2 = facts.alpn.as_deref() == Some("h2");
+        let protocols = Protocols { h1: !h2, h2, h2c: false };
+        (Transport::Tls(Box::new(stream)), Some(facts), protocols, Vec::new())
+    } else {
+        let mut stream = stream;
+        let (h2, prefix) = if spec.protocols.h2c { sniff(&mut stream).await } else { (false, Vec::new()) };
+        (Transport::Plain(stream), None, Protocols { h1: !h2, h2, h2c: h2 }, prefix)
+    };
+    let max_head = live.runtime.servers.get(spec.server).map_or(1 << 20, |s| s.limits.max_head);
+    let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
+    let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h1, prefix));
+    drop(live);
+    let cx = Rc::new(ConnCx { worker, facts, state, listener, server: RefCell::new(None) });
+    if protocols.h2 {
+        serve_h2(cx, io, drain, max_head).await;
+    } else {
+        serve_h1(cx, io, drain, max_head).await;
+    }
+}
+
+async fn serve_h1(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
+    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_header_size(max_head)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = draining(drain) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    note(ended);
+}
+
+async fn serve_h2(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
+    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
+    let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
+    let connection = hyper::server::conn::http2::Builder::new(LocalExec)
+        .max_header_list_size(max_head)
+        .max_concurrent_streams(250)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = draining(drain) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    note(ended);
+}
+
+/// Connection errors are the client's business: a broken pipe, a malformed head. Never above debug.
+fn note(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Resolves once the connection should finish.
+async fn draining(drain: &mut watch::Receiver<bool>) {
+    if drain.wait_for(|d| *d).await.is_err() {
+        // The worker dropped the listener without draining it: it is ending.
+    }
+}
+
+/// Runs hyper's HTTP/2 tasks on this worker.
+#[derive(Clone, Copy)]
+struct LocalExec;
+
+impl<F> hyper::rt::Executor<F> for LocalExec
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+async fn handshake(
+    live: &Live,
+    spec: &ListenerSpec,
+    stream: Plain,
+) -> Option<(tokio_rustls::server::TlsStream<Plain>, TlsFacts)> {
+    let tls = live.runtime.servers.get(spec.server)?.tls.as_ref()?;
+    let start = match tokio_rustls::LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
+        Ok(start) => start,
+        Err(error) => {
+            tracing::debug!(%error, "TLS client hello failed");
+            return None;
+        }
+    };
+    let config = tls.choose(start.client_hello().server_name());
+    match start.into_stream(config).await {
+        Ok(stream) => {
+            let facts = tls_facts(stream.get_ref().1);
+            Some((stream, facts))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+    }
+}
+
+fn tls_facts(session: &rustls::ServerConnection) -> TlsFacts {
+    TlsFacts {
+        version: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "tls1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "tls1.3",
+            _ => "",
+        },
+        cipher: session.negotiated_cipher_suite().map_or("", |s| cipher_name(s.suite())),
+        server_name: session.server_name().map(str::to_owned),
+        alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
+        resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        client_certs: session.peer_certificates().unwrap_or(&[]).iter().map(|c| c.to_vec()).collect(),
+    }
+}
+
+/// The IANA name, as Go and Caddy show it.
+fn cipher_name(suite: rustls::CipherSuite) -> &'static str {
+    use rustls::CipherSuite as S;
+    match suite {
+        S::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        S::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        S::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+/// Reads the first bytes of a plain connection as far as they agree with the HTTP/2 preface.
+async fn sniff(stream: &mut Plain) -> (bool, Vec<u8>) {
+    let mut seen = Vec::new();
+    let mut buf = [0_u8; 24];
+    while seen.len() < H2_PREFACE.len() {
+        match stream.read(&mut buf[..H2_PREFACE.len() - seen.len()]).await {
+            Ok(0) | Err(_) => return (false, seen),
+            Ok(n) => seen.extend_from_slice(&buf[..n]),
+        }
+        if !H2_PREFACE.starts_with(&seen) {
+            return (false, seen);
+        }
+    }
+    (true, seen)
+}
+
+fn addresses(stream: &Plain) -> (Peer, Option<SocketAddr>) {
+    match stream {
+        Plain::Tcp(s) => match s.peer_addr() {
+            Ok(peer) => {
+                let canonical = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let local = s.local_addr().ok().map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()));
+                (Peer::Ip(canonical), local)
+            }
+            // Gone already; the first read will say so.
+            Err(_) => (Peer::Unix, None),
+        },
+        Plain::Unix(_) => (Peer::Unix, None),
+    }
+}
+
+fn peer_value(peer: &Peer) -> HeaderValue {
+    match peer {
+        Peer::Ip(addr) => HeaderValue::from_str(&addr.ip().to_string()).unwrap_or(HeaderValue::from_static("")),
+        Peer::Unix => HeaderValue::from_static(""),
+    }
+}

@@ -1,0 +1,224 @@
+//! One request: its head is checked, becomes an exchange, walks the route tree, and its outcome becomes a response.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::access_log::LogOnEnd;
+use super::conn_state::ConnState;
+use super::connection::ConnCx;
+use super::response_body::{End, OnEnd, ResponseBody};
+use super::upgrade::Upgrade;
+use super::worker::{Live, current_tick};
+use crate::base::body::Body;
+use crate::base::error::{Kind, ProxyError, Retry};
+use crate::http::exchange::Exchange;
+use crate::http::walker::{self, Outcome};
+
+/// Why hyper should drop the connection (or reset the HTTP/2 stream) without an answer.
+#[derive(Debug)]
+pub struct Aborted;
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("aborted by the configuration")
+    }
+}
+
+impl std::error::Error for Aborted {}
+
+impl From<Infallible> for Aborted {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Answers one request.
+pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Aborted> {
+    let started = Instant::now();
+    let active = Active::new(&cx.state);
+    let (mut head, incoming) = request.into_parts();
+    if cx.state.has_bad_framing() {
+        return Ok(refuse(StatusCode::BAD_REQUEST));
+    }
+    if let Err(status) = normalise(&mut head) {
+        return Ok(refuse(status));
+    }
+    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        // About the server as a whole (RFC 9110 §9.3.7); answered as Go's server does.
+        return Ok(Response::new(ResponseBody::new(Body::Empty, Some(Box::new(active)))));
+    }
+    let Some((live, index)) = find_server(&cx) else { return Err(Aborted) };
+    let (Some(server), Some(facts)) = (live.runtime.servers.get(index), live.facts.get(index)) else {
+        return Err(Aborted);
+    };
+
+    let upgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let bytes_read: Rc<Cell<u64>> = Rc::default();
+    let body = if incoming.is_end_stream() {
+        Body::Empty
+    } else {
+        Body::stream(RequestBody { incoming, read: Rc::clone(&bytes_read) })
+    };
+    let mut ex = Exchange::new(head, body, Rc::clone(&cx.facts), Rc::clone(facts), started);
+    ex.bytes_read = bytes_read;
+    if let Some(on_upgrade) = upgrade.filter(|_| ex.headers.contains_key(header::UPGRADE)) {
+        ex.upgrade = Some(Box::new(Upgrade { on_upgrade, state: Arc::clone(&cx.state) }));
+    }
+
+    let outcome = walker::run(&server.routes, server.errors.as_ref(), &mut ex).await;
+    let (response, aborted) = match outcome {
+        Outcome::Response(response) => (response, false),
+        Outcome::Abort => (Response::new(Body::Empty), true),
+    };
+    let logged = LogOnEnd::new(&live, index, ex, &response, active);
+    if aborted {
+        logged.ended(End::ClientGone, 0);
+        return Err(Aborted);
+    }
+    let (mut head, body) = response.into_parts();
+    if cx.state.has_bad_framing() {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(Response::from_parts(head, ResponseBody::new(body, Some(Box::new(logged)))))
+}
+
+/// Marks the connection as serving until dropped.
+pub struct Active(Arc<ConnState>);
+
+impl Active {
+    fn new(state: &Arc<ConnState>) -> Self {
+        state.request_started(current_tick());
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.request_ended(current_tick());
+    }
+}
+
+impl OnEnd for Active {
+    fn ended(self: Box<Self>, _: End, _: u64) {}
+}
+
+/// The server for this connection in the runtime of this moment.
+fn find_server(cx: &ConnCx) -> Option<(Rc<Live>, usize)> {
+    let live = cx.worker.live();
+    if let Some((known, index)) = &*cx.server.borrow()
+        && Rc::ptr_eq(known, &live)
+    {
+        return Some((live, *index));
+    }
+    let index = match live.runtime.listeners.get(&cx.listener) {
+        Some(spec) => spec.server,
+        // The address is gone from the new configuration: its open connections finish on the old one.
+        None => return cx.server.borrow().clone(),
+    };
+    *cx.server.borrow_mut() = Some((Rc::clone(&live), index));
+    Some((live, index))
+}
+
+/// Brings the head into the one form that handlers know: origin-form target and exactly one `host` field.
+/// What two parsers could read in two ways is refused with the status given (RFC 9112 §3.2).
+fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
+    const BAD: StatusCode = StatusCode::BAD_REQUEST;
+    if head.method == Method::CONNECT {
+        // A tunnel through us is never meant; extended CONNECT (RFC 8441) is not offered.
+        return Err(BAD);
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BAD);
+    }
+    match head.uri.authority() {
+        // Absolute form, or HTTP/2: the target's authority is the host, whatever the field says (RFC 9112 §3.2.2).
+        Some(authority) => {
+            if authority.as_str().contains('@') {
+                return Err(BAD);
+            }
+            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD)?;
+            head.headers.insert(header::HOST, value);
+            let origin =
+                head.uri.path_and_query().map_or("/", |p| if p.as_str().is_empty() { "/" } else { p.as_str() });
+            head.uri = Uri::try_from(origin).map_err(|_| BAD)?;
+        }
+        None => match host {
+            None if head.version > Version::HTTP_10 => return Err(BAD),
+            None => {
+                head.headers.insert(header::HOST, HeaderValue::from_static(""));
+            }
+            Some(host) if !valid_host(host.as_bytes()) => return Err(BAD),
+            Some(_) => {}
+        },
+    }
+    // Authority form (`example.com:80`) and asterisk form other than OPTIONS have no meaning here.
+    let path = head.uri.path();
+    if !(path.starts_with('/') || path == "*" && head.method == Method::OPTIONS) {
+        return Err(BAD);
+    }
+    Ok(())
+}
+
+/// `uri-host [":" port]` (RFC 9110 §7.2): nothing that could end the field, name a user or a path.
+fn valid_host(host: &[u8]) -> bool {
+    host.len() <= 255 + 6
+        && host.iter().all(|b| {
+            b.is_ascii_alphanumeric()
+                || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!' | b'$')
+                || matches!(b, b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+        })
+}
+
+/// An answer before any route: the request cannot be understood, so the connection ends with it.
+fn refuse(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::new(Body::Empty, None));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The request body as it comes from the client, counted.
+struct RequestBody {
+    incoming: Incoming,
+    read: Rc<Cell<u64>>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(polled.map(|frame| match frame {
+            Ok(frame) => {
+                self.read.set(self.read.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+                Ok(frame)
+            }
+            Err(error) => {
+                let kind = if error.is_parse() || error.is_user() { Kind::ClientBody } else { Kind::ClientGone };
+                Err(ProxyError::new(kind, Retry::No, error.to_string()))
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
