@@ -1,0 +1,259 @@
+//! One HTTP/2 connection, shared by many requests of a worker. Its own task drives it; a request holds a [`Stream`
+//! guard](InFlight) that counts it. Dropping a response resets its stream at once.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Request, Uri, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::fault::{self, Reached};
+use super::h1::{Answer, Failure};
+use super::out_body::{OutBody, Upload};
+use super::stream::Stream;
+use super::target::{Scheme, Target};
+use super::ticker::Deadline;
+use crate::base::body::Body;
+use crate::base::error::{Kind, ProxyError, Retry};
+
+/// What may arrive unread on one stream, and on the whole connection.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const DEFAULT_HEAD: u32 = 400 * 1024;
+
+type Conn = Connection<TokioIo<Stream>, OutBody, LocalExecutor>;
+
+pub(super) struct H2 {
+    sender: RefCell<SendRequest<OutBody>>,
+    /// Shared with the task that drives it, to ask the peer's limit.
+    connection: Rc<RefCell<Conn>>,
+    in_flight: Cell<usize>,
+    pub remote: Option<SocketAddr>,
+    pub idle: Duration,
+    pub idle_since: Cell<Instant>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl H2 {
+    pub async fn new(
+        target: &Target,
+        stream: Stream,
+        remote: Option<SocketAddr>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Rc<Self>, ProxyError> {
+        let head = target.options.max_response_header.map_or(DEFAULT_HEAD, |n| u32::try_from(n).unwrap_or(u32::MAX));
+        let (sender, connection) = Builder::new(LocalExecutor)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(head)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| ProxyError::new(Kind::ConnectFailed, Retry::Safe, format!("{}: {e}", target.label())))?;
+        let connection = Rc::new(RefCell::new(connection));
+        let driven = Rc::clone(&connection);
+        tokio::task::spawn_local(poll_fn(move |cx| Pin::new(&mut *driven.borrow_mut()).poll(cx).map(drop)));
+        Ok(Rc::new(Self {
+            sender: RefCell::new(sender),
+            connection,
+            in_flight: Cell::new(0),
+            remote,
+            idle: target.options.keepalive.idle,
+            idle_since: Cell::new(Instant::now()),
+            _permit: permit,
+        }))
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.sender.borrow().is_closed()
+    }
+
+    /// True if one more request would not have to wait for another one's end.
+    pub fn has_room(&self) -> bool {
+        let limit = self.connection.try_borrow().map_or(usize::MAX, |c| c.current_max_send_streams());
+        self.in_flight.get() < limit
+    }
+
+    pub fn is_unused(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Sends the request and waits for the response head. Dropping the future resets the stream.
+    pub async fn exchange(self: Rc<Self>, target: &Target, request: Request<OutBody>) -> Result<Answer, Failure> {
+        let upload = request.body().upload();
+        let in_flight = InFlight::new(&self, upload.clone());
+        let request = match to_h2(request, target) {
+            Ok(request) => request,
+            Err((error, request)) => {
+                return Err(Failure { error, unsent: Some(Box::new(request)), silent: true, again: false });
+            }
+        };
+        let mut answer = pin!(self.sender.borrow_mut().try_send_request(request));
+        let timeouts = &target.options.timeouts;
+        let limit = timeouts.response_header.into_iter().chain(timeouts.read).min();
+        let mut deadline = Deadline::default();
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            let Some(limit) = limit else { return Poll::Pending };
+            if !deadline.is_set() && upload.as_ref().is_none_or(|upload| upload.is_done()) {
+                deadline.set(Instant::now() + limit);
+            }
+            deadline.poll(cx).map(|()| None)
+        })
+        .await;
+        match result {
+            None => Err(Failure::of(Kind::ResponseTimeout, target, "no response in time")),
+            Some(Ok(response)) => {
+                let response = response.map(|incoming| {
+                    if incoming.is_end_stream() {
+                        return Body::Empty;
+                    }
+                    Body::stream(H2Body {
+                        incoming,
+                        in_flight: Some(in_flight),
+                        label: Arc::clone(&target.label),
+                        read_timeout: timeouts.read,
+                        deadline: Deadline::default(),
+                    })
+                });
+                Ok(Answer { response, upgraded: None, remote: self.remote })
+            }
+            Some(Err(mut failed)) => {
+                let unsent = failed.take_message().map(|request| Box::new(from_h2(request)));
+                let reached = if unsent.is_some() { Reached::Nothing } else { Reached::Written };
+                let again = fault::is_unprocessed(failed.error());
+                Err(Failure { error: fault::before_head(target, failed.error(), reached), unsent, silent: true, again })
+            }
+        }
+    }
+}
+
+/// `host` becomes `:authority`; hyper takes it, and the scheme, from the URI.
+fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBody>, (ProxyError, Request<OutBody>)> {
+    let scheme = if target.options.scheme == Scheme::Https { "https" } else { "http" };
+    let authority = match request.headers().get(header::HOST) {
+        Some(host) => Authority::try_from(host.as_bytes()).ok(),
+        None => Authority::try_from(&*target.label).ok(),
+    };
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let uri = authority
+        .and_then(|authority| Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok());
+    let Some(uri) = uri else {
+        let error = ProxyError::new(Kind::ClientBody, Retry::No, "the Host header is not a valid authority");
+        return Err((error, request));
+    };
+    request.headers_mut().remove(header::HOST);
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    Ok(request)
+}
+
+/// The way back, for a request that was not sent.
+fn from_h2(mut request: Request<OutBody>) -> Request<OutBody> {
+    if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::try_from(a.as_str()).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    *request.version_mut() = http::Version::HTTP_11;
+    request
+}
+
+/// Counts a request of a connection; ends its upload when the response is over or dropped.
+struct InFlight {
+    h2: Rc<H2>,
+    upload: Option<Rc<Upload>>,
+}
+
+impl InFlight {
+    fn new(h2: &Rc<H2>, upload: Option<Rc<Upload>>) -> Self {
+        h2.in_flight.set(h2.in_flight.get() + 1);
+        Self { h2: Rc::clone(h2), upload }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.h2.in_flight.set(self.h2.in_flight.get() - 1);
+        if self.h2.is_unused() {
+            self.h2.idle_since.set(Instant::now());
+        }
+        if let Some(upload) = &self.upload {
+            upload.cancel();
+        }
+    }
+}
+
+struct H2Body {
+    incoming: Incoming,
+    in_flight: Option<InFlight>,
+    label: Arc<str>,
+    read_timeout: Option<Duration>,
+    deadline: Deadline,
+}
+
+impl HttpBody for H2Body {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.deadline.clear();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.in_flight = None;
+                Poll::Ready(Some(Err(fault::in_body(&this.label, &error))))
+            }
+            Poll::Ready(None) => {
+                this.in_flight = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let Some(limit) = this.read_timeout else { return Poll::Pending };
+                if !this.deadline.is_set() {
+                    this.deadline.set(Instant::now() + limit);
+                }
+                this.deadline.poll(cx).map(|()| {
+                    this.in_flight = None;
+                    this.deadline.clear();
+                    Some(Err(fault::read_timeout(&this.label)))
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// hyper's helper tasks stay on this worker.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,219 @@
+//! Sending one request: take or make a connection, exchange, and try again where nothing can have happened twice.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
+use tokio::time::Instant;
+
+use super::dial::{self, Dialed};
+use super::h1::{Answer, Failure, H1};
+use super::h2::H2;
+use super::out_body::OutBody;
+use super::pool::{self, Idle};
+use super::target::Target;
+use super::upgraded::Upgraded;
+use crate::base::body::Body;
+use crate::base::error::{Kind, ProxyError, Retry};
+
+#[derive(Copy, Clone, Debug, Default)]
+pub struct SendOptions<'a> {
+    /// A PROXY protocol header, written first. Such a connection belongs to one client: it is never pooled.
+    pub first_bytes: Option<&'a [u8]>,
+}
+
+/// A response and how it came.
+#[derive(Debug)]
+pub struct Sent {
+    /// Dropping its body cancels the rest.
+    pub response: Response<Body>,
+    /// With status 101 (or a CONNECT that was granted), the raw connection.
+    pub upgraded: Option<Upgraded>,
+    /// The connection had served before.
+    pub reused: bool,
+    pub timings: Timings,
+    /// The address connected to; `None` for unix sockets.
+    pub remote_addr: Option<SocketAddr>,
+}
+
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Timings {
+    /// Name resolution, connecting and handshakes; `None` on a reused connection.
+    pub connect: Option<Duration>,
+    /// From the call to the response head.
+    pub first_byte: Duration,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct SendError {
+    pub error: ProxyError,
+    /// The request as it was given, when none of it was sent: it may go to another upstream, whatever its method.
+    pub request: Option<Box<Request<Body>>>,
+}
+
+/// Sends `request` to `target`. The URI is in origin form and `host` is set; hop-by-hop headers and `expect` are gone.
+///
+/// A connection that turns out closed before the request was written costs nothing: another one is used. If it closes
+/// after that without a byte of an answer, and it had served before, the request is sent once more on a new connection,
+/// provided its method is idempotent (or it has an `idempotency-key`) and its body is at hand. Dropping the future
+/// cancels the upstream at once.
+pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<'_>) -> Result<Sent, SendError> {
+    let started = Instant::now();
+    let mut request = prepare(target, request)?;
+    let mut use_pool = options.first_bytes.is_none();
+    let mut second = false;
+    loop {
+        let (connection, connect) = match acquire(target, options, use_pool).await {
+            Ok(acquired) => acquired,
+            Err(error) => return Err(SendError { error, request: Some(give_back(target, request)) }),
+        };
+        let reused = connect.is_none();
+        let shared = matches!(connection, Idle::H2(_));
+        let replay = if (reused || shared) && !second { Replay::of(&request, shared) } else { None };
+        let result = match connection {
+            Idle::H1(h1) => h1.exchange(target, request).await,
+            Idle::H2(h2) => h2.exchange(target, request).await,
+        };
+        match result {
+            Ok(Answer { response, upgraded, remote }) => {
+                let timings = Timings { connect, first_byte: started.elapsed() };
+                return Ok(Sent { response, upgraded, reused, timings, remote_addr: remote });
+            }
+            Err(failure) => {
+                // An HTTP/1 connection that was closed before the request is gone now, and the next one may serve. All
+                // else gets one more try, on a connection that cannot be stale.
+                let stale_h1 = failure.unsent.is_some() && !shared;
+                request = next_try(target, failure, replay, reused)?;
+                use_pool = use_pool && stale_h1;
+                second = second || !stale_h1;
+            }
+        }
+    }
+}
+
+/// A connection, and how long it took to make; `None` if it was at hand.
+async fn acquire(
+    target: &Target,
+    options: SendOptions<'_>,
+    mut use_pool: bool,
+) -> Result<(Idle, Option<Duration>), ProxyError> {
+    let share = options.first_bytes.is_none();
+    let mut turn = loop {
+        if use_pool && let Some(idle) = pool::take(&target.pool) {
+            return Ok((idle, None));
+        }
+        match pool::may_dial(target, share).await {
+            Some(turn) => break turn,
+            None => use_pool = share,
+        }
+    };
+    let Dialed { stream, remote, h2, took } = dial::dial(target, options.first_bytes).await?;
+    let share = share && target.options.keepalive.enabled;
+    turn.connected(h2);
+    let permit = turn.permit.take();
+    let connection = if h2 {
+        let h2 = H2::new(target, stream, remote, permit).await?;
+        if share {
+            pool::put_h2(&target.pool, h2.clone());
+        }
+        Idle::H2(h2)
+    } else {
+        let mut h1 = H1::new(target, stream, remote, permit).await?;
+        h1.keepalive.enabled &= share;
+        Idle::H1(h1)
+    };
+    Ok((connection, Some(took)))
+}
+
+/// What to send after a failure, or the failure.
+fn next_try(
+    target: &Target,
+    failure: Failure,
+    replay: Option<Replay>,
+    reused: bool,
+) -> Result<Request<OutBody>, SendError> {
+    let Failure { error, unsent, silent, again } = failure;
+    if let Some(unsent) = unsent {
+        return if reused { Ok(*unsent) } else { Err(SendError { error, request: Some(give_back(target, *unsent)) }) };
+    }
+    let stale = reused && silent && error.kind == Kind::UpstreamClosed;
+    match replay {
+        Some(replay) if again || (stale && replay.idempotent) => Ok(replay.into_request()),
+        _ => Err(SendError { error, request: None }),
+    }
+}
+
+/// The copy of a request that may have to be sent twice. Made only where that can happen.
+struct Replay {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+    idempotent: bool,
+}
+
+impl Replay {
+    /// `always`: also for methods that may go twice only if the upstream says that it refused the first.
+    fn of(request: &Request<OutBody>, always: bool) -> Option<Self> {
+        let idempotent = request.method().is_idempotent()
+            || request.headers().contains_key("idempotency-key")
+            || request.headers().contains_key("x-idempotency-key");
+        if !idempotent && !always {
+            return None;
+        }
+        let body = match request.body().get() {
+            Body::Empty => None,
+            Body::Full(bytes) => Some(bytes.clone()),
+            Body::Stream(_) => return None,
+        };
+        Some(Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+            body,
+            idempotent,
+        })
+    }
+
+    fn into_request(self) -> Request<OutBody> {
+        let mut request = Request::new(OutBody::new(self.body.map_or(Body::Empty, Body::Full)));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// To an HTTP proxy a plain request goes in absolute form, with the login for the proxy.
+fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<OutBody>, SendError> {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(proxy) = target.proxy.as_ref().filter(|_| dial::speaks_to_proxy(target)) {
+        let path = request.uri().path_and_query().cloned();
+        let absolute = Uri::builder().scheme("http").authority(&*target.label);
+        match absolute.path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/"))).build() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => {
+                let error = ProxyError::new(Kind::Internal, Retry::No, "the upstream's address is not valid in a URI");
+                return Err(SendError { error, request: Some(Box::new(request)) });
+            }
+        }
+        if let Some(login) = &proxy.authorization {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, login.clone());
+        }
+    }
+    Ok(request.map(OutBody::new))
+}
+
+/// Undoes [`prepare`].
+fn give_back(target: &Target, request: Request<OutBody>) -> Box<Request<Body>> {
+    let mut request = request.map(OutBody::into_inner);
+    if dial::speaks_to_proxy(target) {
+        request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    Box::new(request)
+}
