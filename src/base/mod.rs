@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod diagnostic;
+pub mod env;
 pub mod error;
 pub mod span;
 pub mod units;

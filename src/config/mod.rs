@@ -9,5 +9,6 @@
 
 pub mod compile_cx;
 pub mod directive_cx;
+pub mod expand;
 pub mod registry;
 pub mod types;

@@ -33,6 +33,12 @@ impl Token {
         self.quote != Quote::None
     }
 
+    /// Is this an unquoted word with exactly this text? Quoted braces, for one, are plain words.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        self.quote == Quote::None && *self.text == *text
+    }
+
     /// The text as it may be shown in a message: masked when it came from the environment.
     #[must_use]
     pub fn shown(&self) -> &str {
