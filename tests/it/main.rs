@@ -1,0 +1,12 @@
+//! The one integration binary: every test that runs the built `llmproxy`, most of them beside the real Caddy 2.11.7.
+//!
+//! `harness` holds what the tests share: spawning both proxies, a client that sends exact bytes, an upstream that says
+//! what it saw, a stand-in for the API. A test that needs Caddy is skipped with a message where `caddy` is absent, and
+//! fails there under `CI=true`. `LLMPROXY_BIN` names another binary to test.
+#![allow(clippy::pedantic)] // tests are read as stories; pedantry is for the product
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a broken assumption is a failed test
+
+mod harness;
+
+mod corpus;
+mod golden_adapt;
