@@ -117,6 +117,12 @@ impl DirectiveCx<'_, '_> {
         Box::new(d)
     }
 
+    /// An option that is given twice, or beside another that says the same.
+    #[must_use]
+    pub fn duplicate(&self, node: &Node) -> Box<Diagnostic> {
+        self.err(node.span(), "duplicate-option", format!("`{}` is already given", node.name.shown()))
+    }
+
     /// A subdirective that this directive does not have.
     #[must_use]
     pub fn unknown(&self, node: &Node, known: &[&str]) -> Box<Diagnostic> {
@@ -170,6 +176,13 @@ impl DirectiveCx<'_, '_> {
     #[must_use]
     pub fn route(&self, handler: Module) -> Vec<ConfigValue> {
         vec![ConfigValue::Route(self.route_of(vec![handler]))]
+    }
+
+    /// A route of a matcher that the directive told apart itself and one handler.
+    #[must_use]
+    pub fn route_with(&self, matcher: Option<MatcherSet>, handler: Module) -> Vec<ConfigValue> {
+        let matcher_sets = matcher.into_iter().collect();
+        vec![ConfigValue::Route(Route { matcher_sets, handlers: vec![handler], ..Route::default() })]
     }
 
     /// The same as a bare route.

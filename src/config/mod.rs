@@ -11,4 +11,6 @@ pub mod compile_cx;
 pub mod directive_cx;
 pub mod expand;
 pub mod registry;
+pub mod scalar;
 pub mod types;
+pub mod weak_string;

@@ -10,8 +10,10 @@
 pub mod error;
 pub mod exchange;
 pub mod handler;
+pub mod header_value;
 pub mod matcher;
 pub mod placeholder;
 pub mod route;
 pub mod stage;
+pub mod status;
 pub mod walker;

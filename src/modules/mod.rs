@@ -5,10 +5,47 @@
 
 use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry};
 
-/// All directives. The order of the `ordered` ones is the default running order (Caddy's, with ours inserted).
-const DIRECTIVES: &[&Directive] = &[];
+mod abort;
+mod error;
+mod fs;
+mod handle;
+mod handle_errors;
+mod handle_path;
+mod invoke;
+mod log_append;
+mod log_name;
+mod log_skip;
+mod redir;
+mod respond;
+mod root;
+mod route;
+#[cfg(test)]
+mod testing;
+mod vars;
 
-const HANDLERS: &[HandlerModule] = &[];
+/// All directives. The order of the `ordered` ones is the default running order (Caddy's, with ours inserted).
+const DIRECTIVES: &[&Directive] = &[
+    &vars::DIRECTIVE,
+    &fs::DIRECTIVE,
+    &root::DIRECTIVE,
+    &log_append::DIRECTIVE,
+    &log_skip::OLD_SPELLING,
+    &log_skip::DIRECTIVE,
+    &log_name::DIRECTIVE,
+    &redir::DIRECTIVE,
+    &invoke::DIRECTIVE,
+    &handle::DIRECTIVE,
+    &handle_path::DIRECTIVE,
+    &route::DIRECTIVE,
+    &abort::DIRECTIVE,
+    &error::DIRECTIVE,
+    &respond::DIRECTIVE,
+    // Without a place in the running order.
+    &handle_errors::DIRECTIVE,
+];
+
+const HANDLERS: &[HandlerModule] =
+    &[error::HANDLER, invoke::HANDLER, log_append::HANDLER, respond::HANDLER, vars::HANDLER];
 
 const MATCHERS: &[MatcherModule] = &[];
 
