@@ -383,6 +383,28 @@ fn parse_ip(s: &str) -> Option<IpAddr> {
     ip(s).or_else(|| ip(split_host_port(s).0))
 }
 
+/// Exchanges for unit tests of any room.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A request over plain HTTP/1.1 from 192.0.2.7:5000 to 192.0.2.1:80.
+    pub(crate) fn exchange(method: &str, uri: &str, headers: &[(&str, &str)]) -> Exchange {
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let conn = Conn {
+            peer: Peer::Ip(SocketAddr::from(([192, 0, 2, 7], 5000))),
+            local: Some(SocketAddr::from(([192, 0, 2, 1], 80))),
+            peer_ip_value: HeaderValue::from_static("192.0.2.7"),
+            tls: None,
+        };
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        Exchange::new(head, Body::Empty, Rc::new(conn), Rc::default(), Instant::now())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod handler;
 pub mod header_value;
 pub mod matcher;
+pub mod path;
 pub mod placeholder;
 pub mod route;
 pub mod stage;
