@@ -10,6 +10,7 @@ mod host_index;
 mod lints;
 pub mod runtime;
 mod server;
+mod tls;
 
 pub use runtime::{ListenerSpec, Runtime, ServerRuntime};
 pub use server::compile;

@@ -47,6 +47,8 @@ pub struct ServerRuntime {
     pub routes: RouteList,
     pub errors: Option<RouteList>,
     pub tls: Option<ServerTls>,
+    /// A request's host must be the name its TLS handshake was for, else 421.
+    pub strict_sni_host: bool,
     pub limits: Limits,
     pub logs: AccessLogs,
 }

@@ -1,12 +1,310 @@
-//! Config → Runtime.
+//! Config → Runtime: servers, listeners, and what cannot run.
 
-use crate::config::compile_cx::CompileError;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::address::ListenAddr;
+use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
+use super::{host_index, tls};
+use crate::config::compile_cx::{CompileCx, CompileError};
+use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
-use crate::config::types::Config;
+use crate::config::types::{Config, HttpApp, Module, Server, module_id};
+use crate::http::exchange::ServerFacts;
+use crate::telemetry::access::AccessLogs;
+use crate::tls::CertStore;
 
-use super::Runtime;
+/// Go's and Caddy's default for the largest request head.
+const MAX_HEAD: usize = 1 << 20;
+const READ_HEADER: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(300);
 
-/// All errors at once, each with the JSON pointer of its place.
-pub fn compile(_config: &Config, _registry: &Registry) -> Result<Runtime, Vec<CompileError>> {
-    Ok(Runtime::default())
+/// Makes the whole runtime, or gives all errors at once, each with the JSON pointer of its place.
+///
+/// Reads certificate and key files; touches nothing that runs.
+pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<CompileError>> {
+    let mut cx = CompileCx::new(registry);
+    refuse_unsupported(config, &mut cx);
+    let mut runtime = Runtime::default();
+    let store = cx.at("apps", |cx| {
+        cx.at("tls", |cx| cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx)))
+    });
+    let store = Arc::new(store);
+    if let Some(http) = &config.apps.http {
+        cx.http_port = if http.http_port == 0 { 80 } else { http.http_port };
+        cx.https_port = if http.https_port == 0 { 443 } else { http.https_port };
+        cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &store, &mut runtime, cx)));
+    }
+    if !cx.errors.is_empty() {
+        return Err(cx.errors);
+    }
+    runtime.watched = std::mem::take(&mut cx.watched);
+    Ok(runtime)
+}
+
+/// What Caddy has and we adapt, but cannot do yet, outside of handlers and matchers (which refuse themselves).
+fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
+    if let Some(admin) = &config.admin {
+        let wanted = !admin.disabled
+            && (!admin.listen.is_empty() || !admin.origins.is_empty() || admin.enforce_origin
+                || admin.identity.is_some() || admin.remote.is_some());
+        if wanted {
+            let error = CompileError::not_supported("the HTTP admin API").help(
+                "write `admin off`; `llmproxy reload`, `stop` and `status` speak over the control socket and need no admin API",
+            );
+            cx.at("admin", |cx| cx.report(error));
+        }
+    }
+    if let Some(storage) = &config.storage
+        && storage.get("module").and_then(Value::as_str) != Some("file_system")
+    {
+        let id = storage.get("module").and_then(Value::as_str).unwrap_or("").to_owned();
+        cx.at("storage", |cx| cx.report(CompileError::not_supported(format_args!("storage module `{id}`"))));
+    }
+    cx.at("apps", |cx| {
+        for name in config.apps.other.keys() {
+            cx.at(name, |cx| cx.report(CompileError::not_supported(format_args!("app `{name}`"))));
+        }
+        if config.apps.events.is_some() {
+            cx.at("events", |cx| cx.report(CompileError::not_supported("the `events` option")));
+        }
+        if config.apps.http.as_ref().is_some_and(|h| h.metrics.is_some()) {
+            cx.at("http", |cx| cx.at("metrics", |cx| cx.report(CompileError::not_supported("the `metrics` option"))));
+        }
+    });
+}
+
+fn compile_http(http: &HttpApp, store: &Arc<CertStore>, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
+    runtime.grace_period = or_report("grace_period", cx, duration_or(http.grace_period.as_ref(), None));
+    runtime.shutdown_delay = or_report("shutdown_delay", cx, duration_or(http.shutdown_delay.as_ref(), None));
+    cx.at("servers", |cx| {
+        for (name, server) in &http.servers {
+            cx.at(name, |cx| compile_server(name, server, store, runtime, cx));
+        }
+    });
+}
+
+fn compile_server(
+    name: &str,
+    server: &Server,
+    store: &Arc<CertStore>,
+    runtime: &mut Runtime,
+    cx: &mut CompileCx<'_>,
+) {
+    refuse_server_options(server, cx);
+    let index = runtime.servers.len();
+    let facts = facts(name, server, cx);
+    cx.at("named_routes", |cx| cx.compile_named_routes(&server.named_routes));
+    let mut routes = cx.at("routes", |cx| cx.compile_routes(&server.routes));
+    routes.index = host_index::build(&server.routes);
+    let errors = server
+        .errors
+        .as_ref()
+        .map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
+
+    let addresses = listen_addresses(server, cx);
+    let wants_tls = wants_tls(server, cx);
+    let mut tls = None;
+    let mut strict_sni_host = server.strict_sni_host.unwrap_or(false);
+    if wants_tls {
+        refuse_automatic_certificates(server, store, cx);
+        let policies = if server.tls_connection_policies.is_empty() {
+            vec![Value::Object(serde_json::Map::new())]
+        } else {
+            server.tls_connection_policies.clone()
+        };
+        if let Some((built, strict)) = cx.at("tls_connection_policies", |cx| tls::server_tls(&policies, store, cx)) {
+            tls = Some(built);
+            // With client certificates the host must be the one the handshake was for, unless told otherwise.
+            strict_sni_host = server.strict_sni_host.unwrap_or(strict);
+        }
+    }
+    let protocols = protocols(server, cx);
+    for address in addresses {
+        let plain_port = matches!(&address, ListenAddr::Tcp { port, .. } if *port == cx.http_port);
+        let spec = ListenerSpec { server: index, tls: wants_tls && !plain_port, protocols };
+        if runtime.listeners.insert(address.clone(), spec).is_some() {
+            let message = format!("{address} is listened on by two servers of this configuration");
+            cx.at("listen", |cx| cx.report(CompileError::new("address-used-twice", message)));
+        }
+    }
+    runtime.servers.push(ServerRuntime {
+        facts,
+        routes,
+        errors,
+        tls,
+        strict_sni_host,
+        limits: limits(server, cx),
+        logs: AccessLogs::default(),
+    });
+}
+
+fn refuse_server_options(server: &Server, cx: &mut CompileCx<'_>) {
+    for (i, wrapper) in server.listener_wrappers.iter().enumerate() {
+        let id = module_id(wrapper, "wrapper");
+        if id != "tls" {
+            cx.at("listener_wrappers", |cx| {
+                cx.at(i, |cx| cx.report(CompileError::not_supported(format_args!("listener wrapper `{id}`"))));
+            });
+        }
+    }
+    let unsupported = [
+        ("packet_conn_wrappers", !server.packet_conn_wrappers.is_empty()),
+        ("read_timeout", server.read_timeout.is_some()),
+        ("write_timeout", server.write_timeout.is_some()),
+        ("metrics", server.metrics.is_some()),
+        ("listen_protocols", server.listen_protocols.iter().flatten().next().is_some()),
+    ];
+    for (name, present) in unsupported {
+        if present {
+            cx.at(name, |cx| cx.report(CompileError::not_supported(format_args!("server option `{name}`"))));
+        }
+    }
+}
+
+fn facts(name: &str, server: &Server, cx: &mut CompileCx<'_>) -> ServerFacts {
+    let trusted_proxies = match &server.trusted_proxies {
+        None => Vec::new(),
+        Some(source) => cx.at("trusted_proxies", |cx| ranges(source, cx)),
+    };
+    let client_ip_headers = server
+        .client_ip_headers
+        .iter()
+        .filter_map(|h| match HeaderName::try_from(h.as_str()) {
+            Ok(name) => Some(name),
+            Err(_) => {
+                let error = CompileError::new("invalid-header-name", format!("`{h}` is not a header name"));
+                cx.at("client_ip_headers", |cx| cx.report(error));
+                None
+            }
+        })
+        .collect();
+    ServerFacts {
+        name: name.to_owned(),
+        trusted_proxies,
+        trusted_proxies_strict: server.trusted_proxies_strict > 0,
+        trusted_proxies_unix: server.trusted_proxies_unix,
+        client_ip_headers,
+        http_port: cx.http_port,
+        https_port: cx.https_port,
+        log_credentials: server.logs.as_ref().is_some_and(|l| l.should_log_credentials),
+    }
+}
+
+/// `{"source": "static", "ranges": [...]}`.
+fn ranges(source: &Module, cx: &mut CompileCx<'_>) -> Vec<IpNet> {
+    let id = module_id(source, "source");
+    if id != "static" {
+        cx.report(CompileError::not_supported(format_args!("trusted proxies from `{id}`")));
+        return Vec::new();
+    }
+    let texts = source.get("ranges").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut out = Vec::with_capacity(texts.len());
+    for text in texts.iter().filter_map(Value::as_str) {
+        let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        match parsed {
+            Some(net) => out.push(net),
+            None => cx.report(CompileError::new("invalid-ip-range", format!("`{text}` is not an IP address or range"))),
+        }
+    }
+    out
+}
+
+fn listen_addresses(server: &Server, cx: &mut CompileCx<'_>) -> Vec<ListenAddr> {
+    let mut out = Vec::new();
+    for (i, text) in server.listen.iter().enumerate() {
+        match ListenAddr::parse(text) {
+            Ok(addresses) => out.extend(addresses),
+            Err(message) => {
+                let error = CompileError::new("invalid-listen-address", format!("cannot listen on `{text}`: {message}"));
+                cx.at("listen", |cx| cx.at(i, |cx| cx.report(error)));
+            }
+        }
+    }
+    out
+}
+
+/// Whether a server speaks TLS: it has connection policies, or automatic HTTPS would give it some (it serves host
+/// names on something other than the HTTP port).
+fn wants_tls(server: &Server, cx: &CompileCx<'_>) -> bool {
+    if !server.tls_connection_policies.is_empty() {
+        return true;
+    }
+    let disabled = server.automatic_https.as_ref().is_some_and(|a| a.disable);
+    !disabled && !only_http_port(server, cx.http_port) && !managed_hosts(server).is_empty()
+}
+
+fn only_http_port(server: &Server, http_port: u16) -> bool {
+    server.listen.iter().all(|text| {
+        ListenAddr::parse(text).is_ok_and(|all| {
+            all.iter().all(|a| matches!(a, ListenAddr::Tcp { port, .. } if *port == http_port))
+        })
+    })
+}
+
+/// Host names of the server's top-level routes that automatic HTTPS would look after.
+fn managed_hosts(server: &Server) -> BTreeSet<String> {
+    let skip = server.automatic_https.as_ref().map_or(&[][..], |a| a.skip.as_slice());
+    let mut hosts = BTreeSet::new();
+    for set in server.routes.iter().flat_map(|r| &r.matcher_sets) {
+        for host in set.get("host").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            if !host.contains('{') && !skip.iter().any(|s| s == host) {
+                hosts.insert(host.to_ascii_lowercase());
+            }
+        }
+    }
+    hosts
+}
+
+/// Certificates cannot be obtained yet: every host needs one from a file.
+fn refuse_automatic_certificates(server: &Server, store: &CertStore, cx: &mut CompileCx<'_>) {
+    let auto = server.automatic_https.as_ref();
+    if auto.is_some_and(|a| a.disable || a.disable_certificates) {
+        return;
+    }
+    let skip = auto.map_or(&[][..], |a| a.skip_certificates.as_slice());
+    let uncovered: Vec<String> =
+        managed_hosts(server).into_iter().filter(|h| !skip.contains(h) && !store.covers(h)).collect();
+    let no_certificate = store.is_empty() && !server.tls_connection_policies.is_empty();
+    if uncovered.is_empty() && !no_certificate {
+        return;
+    }
+    let what = if uncovered.is_empty() { "this site".to_owned() } else { format!("`{}`", uncovered.join("`, `")) };
+    cx.report(
+        CompileError::new("no-certificate", format!("no certificate for {what}: obtaining certificates automatically is not supported by this version of llmproxy"))
+            .help("give certificate files with `tls CERT KEY`, or serve plain HTTP with an `http://` address"),
+    );
+}
+
+fn protocols(server: &Server, cx: &mut CompileCx<'_>) -> Protocols {
+    if server.protocols.is_empty() {
+        return Protocols { h1: true, h2: true, h2c: false };
+    }
+    let has = |p: &str| server.protocols.iter().any(|x| x == p);
+    if server.protocols.iter().all(|p| p == "h3") {
+        cx.at("protocols", |cx| cx.report(CompileError::not_supported("HTTP/3")));
+    }
+    Protocols { h1: has("h1"), h2: has("h2"), h2c: has("h2c") }
+}
+
+fn limits(server: &Server, cx: &mut CompileCx<'_>) -> Limits {
+    let read_header = duration_or(server.read_header_timeout.as_ref(), Some(READ_HEADER));
+    let idle = duration_or(server.idle_timeout.as_ref(), Some(IDLE));
+    Limits {
+        read_header: or_report("read_header_timeout", cx, read_header),
+        idle: or_report("idle_timeout", cx, idle),
+        max_head: usize::try_from(server.max_header_bytes).ok().filter(|n| *n > 0).unwrap_or(MAX_HEAD),
+    }
+}
+
+fn or_report<T>(field: &str, cx: &mut CompileCx<'_>, result: Result<Option<T>, CompileError>) -> Option<T> {
+    result.unwrap_or_else(|error| {
+        cx.at(field, |cx| cx.report(error));
+        None
+    })
 }

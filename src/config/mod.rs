@@ -10,6 +10,7 @@
 pub mod compile_cx;
 pub mod directive_cx;
 pub mod expand;
+pub mod duration;
 pub mod registry;
 pub mod scalar;
 pub mod types;

@@ -62,6 +62,9 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
     let (Some(server), Some(facts)) = (live.runtime.servers.get(index), live.facts.get(index)) else {
         return Err(Aborted);
     };
+    if server.strict_sni_host && !host_is_handshake_name(&head, &cx.facts) {
+        return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
+    }
 
     let upgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let bytes_read: Rc<Cell<u64>> = Rc::default();
@@ -170,6 +173,15 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
         return Err(BAD);
     }
     Ok(())
+}
+
+/// Whether the request is for the name that the TLS handshake chose its policy by: otherwise a site that asks for
+/// client certificates could be reached through the handshake of one that does not.
+fn host_is_handshake_name(head: &http::request::Parts, conn: &crate::http::exchange::Conn) -> bool {
+    let Some(tls) = &conn.tls else { return true };
+    let host = head.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let (host, _) = crate::http::exchange::split_host_port(host);
+    host.eq_ignore_ascii_case(tls.server_name.as_deref().unwrap_or(""))
 }
 
 /// `uri-host [":" port]` (RFC 9110 §7.2): nothing that could end the field, name a user or a path.

@@ -1,17 +1,15 @@
-//! Room 5: certificates and TLS for listeners. Owns: which certificate and settings a client hello gets.
-//! Must not know: HTTP routing, features.
+//! Room 5: certificates and TLS for listeners. Owns: loading certificates, which certificate and which settings a
+//! client hello gets. Must not know: HTTP routing, features, configuration files.
+//!
+//! ```text
+//! PEM files ─load─▶ Certificate ─▶ CertStore ─┐
+//! policies (SNI patterns, versions, ALPN) ────┴─▶ ServerTls ─choose(SNI)─▶ rustls::ServerConfig ─▶ handshake
+//! ```
 
-use std::sync::Arc;
+mod certificate;
+mod policy;
+mod resolver;
 
-/// TLS of one server: chooses the settings for a client hello.
-#[derive(Debug, Clone)]
-pub struct ServerTls {
-    default: Arc<rustls::ServerConfig>,
-}
-
-impl ServerTls {
-    /// The settings for a server name (SNI).
-    pub fn choose(&self, _server_name: Option<&str>) -> Arc<rustls::ServerConfig> {
-        Arc::clone(&self.default)
-    }
-}
+pub use certificate::{Certificate, LoadError};
+pub use policy::{ClientAuth, Policy, ServerTls, curve_by_name, suite_by_name};
+pub use resolver::{CertStore, Selection};
