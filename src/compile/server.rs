@@ -51,8 +51,11 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
 fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
     if let Some(admin) = &config.admin {
         let wanted = !admin.disabled
-            && (!admin.listen.is_empty() || !admin.origins.is_empty() || admin.enforce_origin
-                || admin.identity.is_some() || admin.remote.is_some());
+            && (!admin.listen.is_empty()
+                || !admin.origins.is_empty()
+                || admin.enforce_origin
+                || admin.identity.is_some()
+                || admin.remote.is_some());
         if wanted {
             let error = CompileError::not_supported("the HTTP admin API").help(
                 "write `admin off`; `llmproxy reload`, `stop` and `status` speak over the control socket and need no admin API",
@@ -89,23 +92,15 @@ fn compile_http(http: &HttpApp, store: &Arc<CertStore>, runtime: &mut Runtime, c
     });
 }
 
-fn compile_server(
-    name: &str,
-    server: &Server,
-    store: &Arc<CertStore>,
-    runtime: &mut Runtime,
-    cx: &mut CompileCx<'_>,
-) {
+fn compile_server(name: &str, server: &Server, store: &Arc<CertStore>, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
     refuse_server_options(server, cx);
     let index = runtime.servers.len();
     let facts = facts(name, server, cx);
     cx.at("named_routes", |cx| cx.compile_named_routes(&server.named_routes));
     let mut routes = cx.at("routes", |cx| cx.compile_routes(&server.routes));
     routes.index = host_index::build(&server.routes);
-    let errors = server
-        .errors
-        .as_ref()
-        .map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
+    let errors =
+        server.errors.as_ref().map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
 
     let addresses = listen_addresses(server, cx);
     let wants_tls = wants_tls(server, cx);
@@ -221,7 +216,8 @@ fn listen_addresses(server: &Server, cx: &mut CompileCx<'_>) -> Vec<ListenAddr> 
         match ListenAddr::parse(text) {
             Ok(addresses) => out.extend(addresses),
             Err(message) => {
-                let error = CompileError::new("invalid-listen-address", format!("cannot listen on `{text}`: {message}"));
+                let error =
+                    CompileError::new("invalid-listen-address", format!("cannot listen on `{text}`: {message}"));
                 cx.at("listen", |cx| cx.at(i, |cx| cx.report(error)));
             }
         }
@@ -241,9 +237,8 @@ fn wants_tls(server: &Server, cx: &CompileCx<'_>) -> bool {
 
 fn only_http_port(server: &Server, http_port: u16) -> bool {
     server.listen.iter().all(|text| {
-        ListenAddr::parse(text).is_ok_and(|all| {
-            all.iter().all(|a| matches!(a, ListenAddr::Tcp { port, .. } if *port == http_port))
-        })
+        ListenAddr::parse(text)
+            .is_ok_and(|all| all.iter().all(|a| matches!(a, ListenAddr::Tcp { port, .. } if *port == http_port)))
     })
 }
 

@@ -87,12 +87,14 @@ fn load_folders(value: &Value, loaded: &mut Vec<Certificate>, cx: &mut CompileCx
     for folder in folders {
         cx.watched.push(folder.clone());
         let mut files = Vec::new();
-        collect_pem(&folder, 0, &mut files)
-            .map_err(|e| CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", folder.display())))?;
+        collect_pem(&folder, 0, &mut files).map_err(|e| {
+            CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", folder.display()))
+        })?;
         files.sort();
         for file in files {
-            let pem = std::fs::read(&file)
-                .map_err(|e| CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", file.display())))?;
+            let pem = std::fs::read(&file).map_err(|e| {
+                CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", file.display()))
+            })?;
             match Certificate::from_pem(&pem, &pem, Vec::new()) {
                 Ok(certificate) => loaded.push(certificate),
                 Err(error) => {
@@ -158,11 +160,7 @@ struct ClientAuthentication {
 
 /// The policies of a server, resolved. `strict_sni` in the answer: some policy asks for client certificates, so that a
 /// request's host must be the name the handshake was for.
-pub fn server_tls(
-    policies: &[Value],
-    store: &Arc<CertStore>,
-    cx: &mut CompileCx<'_>,
-) -> Option<(ServerTls, bool)> {
+pub fn server_tls(policies: &[Value], store: &Arc<CertStore>, cx: &mut CompileCx<'_>) -> Option<(ServerTls, bool)> {
     let mut resolved = Vec::with_capacity(policies.len());
     let mut strict_sni = false;
     for (i, value) in policies.iter().enumerate() {
@@ -192,7 +190,9 @@ fn policy(value: &Value, cx: &mut CompileCx<'_>) -> Result<Policy, CompileError>
         return Err(CompileError::not_supported("`insecure_secrets_log`"));
     }
     let select = read.certificate_selection.unwrap_or_default();
-    if !select.serial_number.is_empty() || !select.subject_organization.is_empty() || select.public_key_algorithm.is_some()
+    if !select.serial_number.is_empty()
+        || !select.subject_organization.is_empty()
+        || select.public_key_algorithm.is_some()
     {
         return Err(CompileError::not_supported("certificate selection by serial number, subject or key algorithm"));
     }
@@ -293,10 +293,15 @@ fn client_auth(read: ClientAuthentication, cx: &mut CompileCx<'_>) -> Result<Opt
     }
     let mut roots = rustls::RootCertStore::empty();
     for der in ders {
-        roots.add(der).map_err(|e| CompileError::new("certificate-not-usable", format!("client CA certificate: {e}")))?;
+        roots
+            .add(der)
+            .map_err(|e| CompileError::new("certificate-not-usable", format!("client CA certificate: {e}")))?;
     }
     if roots.is_empty() {
-        return Err(CompileError::new("invalid-tls-policy", "client_auth names no CA to verify client certificates with"));
+        return Err(CompileError::new(
+            "invalid-tls-policy",
+            "client_auth names no CA to verify client certificates with",
+        ));
     }
     Ok(Some(ClientAuth { roots: Arc::new(roots), required }))
 }

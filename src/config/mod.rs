@@ -9,8 +9,8 @@
 
 pub mod compile_cx;
 pub mod directive_cx;
-pub mod expand;
 pub mod duration;
+pub mod expand;
 pub mod registry;
 pub mod scalar;
 pub mod types;

@@ -51,8 +51,9 @@ impl Certificate {
         let names = names(leaf)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| LoadError("the key is not a valid PEM key".into()))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let certified = CertifiedKey::from_der(chain, key, &provider)
-            .map_err(|e| LoadError(format!("certificate and key do not belong together, or the key is of an unknown kind: {e}")))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|e| {
+            LoadError(format!("certificate and key do not belong together, or the key is of an unknown kind: {e}"))
+        })?;
         Ok(Self { key: Arc::new(certified), names, tags })
     }
 }

@@ -97,9 +97,7 @@ impl Resolver {
         let named = |name: &str| pick(&mut self.store.matching(name).iter().copied());
         name.as_deref()
             .and_then(named)
-            .or_else(|| {
-                self.selection.narrows().then(|| pick(&mut (0..self.store.certificates.len()))).flatten()
-            })
+            .or_else(|| self.selection.narrows().then(|| pick(&mut (0..self.store.certificates.len()))).flatten())
             .or_else(|| self.selection.fallback_sni.as_deref().and_then(named))
     }
 }
@@ -140,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_tagged_policy_serves_its_certificate_for_any_name() {
-        let store = Arc::new(CertStore::new(vec![certificate(&["a.test"], "cert0"), certificate(&["b.test"], "cert1")]));
+        let store =
+            Arc::new(CertStore::new(vec![certificate(&["a.test"], "cert0"), certificate(&["b.test"], "cert1")]));
         let selection = Selection { any_tag: vec!["cert1".into()], ..Selection::default() };
         let resolver = Resolver { store, selection };
         assert_eq!(found(&resolver, Some("a.test")), Some(1));
