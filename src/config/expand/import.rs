@@ -18,7 +18,7 @@ use super::stream::{ExpansionId, Piece};
 const MAX_IMPORT_DEPTH: usize = 100;
 
 /// Words that imports may bring in together: a few lines of snippets that import each other can ask for billions.
-const MAX_IMPORTED_WORDS: usize = 2_000_000;
+const MAX_IMPORTED_WORDS: usize = 1_000_000;
 
 /// A snippet as defined.
 pub(super) struct Snippet {
@@ -77,6 +77,7 @@ impl Expander<'_> {
             self.sources.report(
                 Diagnostic::error("import-too-large", "imports bring in too many words").at(at, "given up here"),
             );
+            self.sources.cut_short = true;
             self.stream.clear();
             return;
         }
