@@ -44,6 +44,8 @@ pub struct Diagnostic {
     pub labels: Vec<Label>,
     pub help: Option<String>,
     pub replacement: Option<Replacement>,
+    /// Bytes of the file that hold a secret: masked wherever their line is shown.
+    pub secret: Vec<Span>,
 }
 
 impl Diagnostic {
@@ -58,7 +60,16 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, code: &'static str, message: String) -> Self {
-        Self { severity, code, message, primary: None, labels: Vec::new(), help: None, replacement: None }
+        Self {
+            severity,
+            code,
+            message,
+            primary: None,
+            labels: Vec::new(),
+            help: None,
+            replacement: None,
+            secret: Vec::new(),
+        }
     }
 
     /// The main place. `label` is the short text beside the carets; may be empty.
@@ -85,6 +96,13 @@ impl Diagnostic {
     #[must_use]
     pub fn replace(mut self, span: Span, text: impl Into<String>) -> Self {
         self.replacement = Some(Replacement { span, text: text.into() });
+        self
+    }
+
+    /// A secret that stands in clear in the file near the places shown: never printed.
+    #[must_use]
+    pub fn secret(mut self, span: Span) -> Self {
+        self.secret.push(span);
         self
     }
 
