@@ -8,5 +8,6 @@
 
 mod harness;
 
+mod behaviours;
 mod corpus;
 mod golden_adapt;

@@ -30,6 +30,18 @@ impl Proxy {
 
     /// As [`Proxy::start`]; `name` ends in `.json` for a JSON configuration, `prepare` adds arguments and environment.
     pub fn start_with(which: Which, name: &str, text: &str, port: u16, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::try_start(which, name, text, port, prepare)
+            .unwrap_or_else(|why| panic!("{which:?} {why}\n--- its configuration:\n{text}"))
+    }
+
+    /// As [`Proxy::start_with`]; `Err` says why it does not run, with what it said itself.
+    pub fn try_start(
+        which: Which,
+        name: &str,
+        text: &str,
+        port: u16,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join(name);
         std::fs::write(&config, text).unwrap();
@@ -41,12 +53,10 @@ impl Proxy {
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         prepare(&mut command);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{which:?} does not start: {error}"));
+        let child = command.spawn().map_err(|error| error.to_string())?;
         let mut proxy = Self { child, directory, config };
-        if let Err(why) = proxy.wait_until_ready(port) {
-            panic!("{which:?} {why}\n--- its configuration:\n{text}\n--- it said:\n{}", proxy.log());
-        }
-        proxy
+        proxy.wait_until_ready(port).map_err(|why| format!("{why}; it said:\n{}", proxy.log()))?;
+        Ok(proxy)
     }
 
     pub fn pid(&self) -> u32 {
