@@ -20,6 +20,8 @@ pub type Parsed<T> = Result<T, Box<Diagnostic>>;
 pub enum ConfigValue {
     /// A route in the site's list, sorted by directive order.
     Route(Route),
+    /// Routes that stay together in this order when the list is sorted.
+    Routes(Vec<Route>),
     /// Routes for errors (`handle_errors`), in text order.
     ErrorRoute(types::Subroute),
     /// `bind`.
@@ -30,12 +32,12 @@ pub enum ConfigValue {
     Tls(TlsValue),
 }
 
-/// `log [name] { … }` in a site.
+/// `log [name] { … }` in a site. The adapter numbers nameless logs and fills in `include`.
 #[derive(Debug, Clone, Default)]
 pub struct AccessLog {
-    /// Given name; empty = numbered by the adapter (`log0`).
+    /// Given name; empty = numbered by the adapter (`log0`) when there is a `log`.
     pub name: String,
-    /// Absent when the directive has no block and no name (the default log then takes the entries).
+    /// Absent when the block says nothing about the log itself (the default log then takes the entries).
     pub log: Option<types::Log>,
     pub hostnames: Vec<String>,
     pub no_hostname: bool,
@@ -69,6 +71,9 @@ pub struct FileCx<'a> {
     pub diagnostics: Vec<Diagnostic>,
     /// Names of the file's named routes.
     pub named_routes: Vec<String>,
+    /// Named routes that lines read so far invoke, with the place; `invoke` adds to it. Undefined ones are reported by
+    /// the adapter.
+    pub invoked: Vec<(String, Span)>,
     /// Counter for the names of exclusive groups (`group0`, …).
     pub groups: usize,
     /// Directive order: names in running order after `order` options.
@@ -94,10 +99,30 @@ pub struct DirectiveCx<'a, 'f> {
     pub matchers: &'a BTreeMap<String, MatcherSet>,
     /// Directive that holds the block this line is in; empty at site level.
     pub parent: &'a str,
+    /// Name (without `@`) of the named matcher whose definition is being read; empty elsewhere. Regexp matchers take
+    /// it as their capture name.
+    pub matcher_name: &'a str,
     /// The site's addresses as written, for directives that ask (`log`, `tls`).
     pub site_keys: &'a [String],
     /// Paths of the configuration files that this site's lines stand in, sorted (`file_server` hides them).
     pub site_files: &'a [String],
+}
+
+impl<'f> FileCx<'f> {
+    #[must_use]
+    pub fn new(registry: &'f Registry) -> Self {
+        Self {
+            registry,
+            options: BTreeMap::new(),
+            diagnostics: Vec::new(),
+            named_routes: Vec::new(),
+            invoked: Vec::new(),
+            groups: 0,
+            order: registry.directives.iter().filter(|d| d.ordered).map(|d| d.name.to_owned()).collect(),
+            build_subroute: |_, _, _| Ok(types::Subroute::default()),
+            state: BTreeMap::new(),
+        }
+    }
 }
 
 impl DirectiveCx<'_, '_> {
@@ -206,9 +231,7 @@ impl DirectiveCx<'_, '_> {
 
     /// A matcher token (`*`, `/path`, `@name`) resolved: `None` when the word is not one.
     pub fn matcher_token(&self, token: &Token) -> Option<Parsed<Option<MatcherSet>>> {
-        if token.quoted() {
-            return None;
-        }
+        // Quotes do not matter: Caddy takes `"/x"` for a matcher too.
         match token.text() {
             "*" => Some(Ok(None)),
             t if t.starts_with('/') => {

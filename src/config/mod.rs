@@ -13,5 +13,6 @@ pub mod duration;
 pub mod expand;
 pub mod registry;
 pub mod scalar;
+pub mod resolve;
 pub mod types;
 pub mod weak_string;

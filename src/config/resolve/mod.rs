@@ -1,0 +1,251 @@
+//! The adapter: a file's lines into the typed configuration, as Caddy's `httpcaddyfile` does it.
+//!
+//! ```text
+//! tree::File ─options─▶ FileCx ─lines (per site)─▶ SiteInfo ─pairing─▶ Pairing ─servers─▶ http app
+//!                                                      └──────────────────────▶ tls app, pki app, logging
+//! ```
+//!
+//! Every step goes on after an error and reports, so that one run shows all errors of the file.
+
+pub mod address;
+mod lines;
+mod listen;
+mod logs;
+mod matchers;
+mod options;
+mod order;
+mod pairing;
+mod pki;
+mod policies;
+pub mod ports;
+mod servers;
+pub mod site;
+pub mod spans;
+mod stable_sort;
+pub mod subroute;
+mod tls_app;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use self::address::Address;
+use self::lines::Scope;
+use self::ports::Ports;
+use self::site::{Bind, SiteInfo, SiteKey};
+use super::directive_cx::{ConfigValue, FileCx};
+use super::registry::Registry;
+use super::types::{Admin, Config, HttpApp, MatcherSet, Route, Server, TlsApp, handler};
+use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::span::{FileId, SourceMap, Span};
+use crate::syntax::token::Token;
+use crate::syntax::tree::{File, NamedRoute, Node, SiteBlock};
+
+/// A file's configuration and what there is to say about it. With errors among the diagnostics the configuration is
+/// only what could be understood.
+#[derive(Debug)]
+pub struct Resolved {
+    pub config: Config,
+    /// JSON pointer → place in the file; see [`spans::nearest`].
+    pub spans: BTreeMap<String, Span>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Adapts a file. `sources` are the files that the tree's spans point into.
+#[must_use]
+pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) -> Resolved {
+    let mut cx = FileCx::new(registry);
+    cx.build_subroute = lines::nested;
+    if let Some(nodes) = &file.globals {
+        options::parse(nodes, &mut cx);
+    }
+    let ports = Ports::from_options(&cx.options);
+
+    cx.named_routes = file.named_routes.iter().map(|route| route.name.text().to_owned()).collect();
+    let named_routes = named_routes(&file.named_routes, sources, &mut cx);
+
+    let mut log_counter = 0;
+    let mut sites: Vec<SiteInfo> =
+        file.sites.iter().map(|block| read_site(block, sources, &mut log_counter, &mut cx)).collect();
+    report_undefined_routes(&sites, &named_routes, &mut cx);
+
+    let default_bind = default_bind(&cx.options);
+    let mut pairings = pairing::pair(&sites, &default_bind, &ports, &mut cx.diagnostics);
+    let mut servers = servers::build(&mut pairings, &mut sites, &named_routes, &ports, &mut cx);
+    options::apply_servers(&mut servers, &mut cx);
+    let metrics = hoist_metrics(&mut servers, &cx.options);
+
+    let tls = tls_app::build(&pairings, &sites, &mut cx);
+    let pki = pki::build(&pairings, &sites, &mut cx);
+    let mut config = Config { logging: logs::section(&pairings, &sites, &cx), ..Config::default() };
+    global_sections(&mut config, &cx.options);
+    config.apps.pki = pki;
+    config.apps.tls = (tls != TlsApp::default()).then_some(tls);
+    if !servers.is_empty() {
+        let option = |name: &str| cx.options.get(name).cloned();
+        let port = |name: &str| option(name).and_then(|v| v.as_u64()).and_then(|n| u16::try_from(n).ok());
+        config.apps.http = Some(HttpApp {
+            http_port: port("http_port").unwrap_or(0),
+            https_port: port("https_port").unwrap_or(0),
+            grace_period: option("grace_period"),
+            shutdown_delay: option("shutdown_delay"),
+            metrics,
+            servers,
+        });
+    }
+    let spans = spans::take(&mut config);
+    Resolved { config, spans, diagnostics: cx.diagnostics }
+}
+
+/// Named routes, each built as a subroute with its own group numbers, as they are shared by all sites.
+fn named_routes(routes: &[NamedRoute], sources: &SourceMap, cx: &mut FileCx<'_>) -> BTreeMap<String, Route> {
+    let mut out = BTreeMap::new();
+    for route in routes.iter().filter(|route| !route.nodes.is_empty()) {
+        let files = files_of(&route.nodes, sources);
+        let scope = Scope { parent: "", site_keys: &[], site_files: &files, braces: true };
+        let matchers = matchers::define(&route.nodes, &BTreeMap::new(), cx, &scope);
+        let mut built = lines::block(&route.nodes, &matchers, cx, &scope, true);
+        let handlers = match built.routes.as_mut_slice() {
+            [only] if only.matcher_sets.is_empty() => std::mem::take(&mut only.handlers),
+            _ => {
+                let mut module = handler("subroute", &built);
+                spans::mark(&mut module, route.name.span);
+                vec![module]
+            }
+        };
+        out.insert(route.name.text().to_owned(), Route { handlers, ..Route::default() });
+    }
+    // The sites count their groups from the start again; what a named route invokes is not the site's own.
+    cx.groups = 0;
+    cx.invoked.clear();
+    out
+}
+
+fn read_site(block: &SiteBlock, sources: &SourceMap, log_counter: &mut usize, cx: &mut FileCx<'_>) -> SiteInfo {
+    let mut site = SiteInfo::default();
+    for token in &block.keys {
+        match site_key(token, cx) {
+            Ok(key) => site.keys.push(key),
+            Err(diagnostic) => cx.diagnostics.push(diagnostic),
+        }
+    }
+    let keys: Vec<String> = block.keys.iter().map(|token| token.text().to_owned()).collect();
+    let files = files_of(&block.nodes, sources);
+    let scope = Scope { parent: "", site_keys: &keys, site_files: &files, braces: block.braces };
+    let matchers: BTreeMap<String, MatcherSet> = matchers::define(&block.nodes, &BTreeMap::new(), cx, &scope);
+    for node in block.nodes.iter().filter(|node| !matchers::is_definition(node)) {
+        let (directive, values) = lines::read(node, &matchers, cx, &scope);
+        for value in values {
+            match lines::place(directive, value, node) {
+                Ok(placed) => site.routes.push(placed),
+                Err(ConfigValue::ErrorRoute(subroute)) => site.error_routes.push(subroute),
+                Err(ConfigValue::Bind { addresses, protocols }) => site.binds.push(Bind { addresses, protocols }),
+                Err(ConfigValue::AccessLog(mut access)) => {
+                    logs::name(&mut access, log_counter);
+                    site.access_logs.push(access);
+                }
+                Err(ConfigValue::Tls(value)) => site.tls.push(value),
+                Err(ConfigValue::Route(_) | ConfigValue::Routes(_)) => {}
+            }
+        }
+        site.invoked.append(&mut cx.invoked);
+    }
+    site
+}
+
+fn site_key(token: &Token, cx: &mut FileCx<'_>) -> Result<SiteKey, Diagnostic> {
+    let address = Address::parse(token.text()).map_err(|message| {
+        let message = if token.from_env { "the address from the environment is not valid".to_owned() } else { message };
+        Diagnostic::error("bad-site-address", message).at(token.span, "")
+    })?;
+    if !address.path.is_empty() {
+        cx.diagnostics.push(
+            Diagnostic::warning("path-in-site-address", "a path in a site address is deprecated")
+                .at(token.span, "")
+                .help("use `handle` in a site of the bare host"),
+        );
+    }
+    if address.host == "0.0.0.0" || address.host == "::" {
+        cx.diagnostics.push(
+            Diagnostic::warning(
+                "unspecified-site-address",
+                format!("this site is for requests whose Host header is {}", address.host),
+            )
+            .at(token.span, "")
+            .help("to choose the address to listen on, use `bind`"),
+        );
+    }
+    Ok(SiteKey { text: token.text().to_owned(), span: token.span, address })
+}
+
+fn report_undefined_routes(sites: &[SiteInfo], named: &BTreeMap<String, Route>, cx: &mut FileCx<'_>) {
+    for (name, span) in sites.iter().flat_map(|site| &site.invoked).filter(|(name, _)| !named.contains_key(name)) {
+        let mut d = Diagnostic::error("undefined-named-route", format!("there is no named route `{name}`"))
+            .at(*span, "invoked here");
+        d = match nearest(name, named.keys().map(String::as_str)) {
+            Some(near) => d.help(format!("did you mean `{near}`?")),
+            None => d.help(format!("define it before the sites: &({name}) {{ … }}")),
+        };
+        cx.diagnostics.push(d);
+    }
+}
+
+/// The configuration files that hold the lines of a block, sorted.
+fn files_of(nodes: &[Node], sources: &SourceMap) -> Vec<String> {
+    fn gather(nodes: &[Node], ids: &mut BTreeSet<FileId>) {
+        for node in nodes {
+            ids.insert(node.name.span.file);
+            ids.extend(node.args.iter().map(|token| token.span.file));
+            if let Some(block) = &node.block {
+                gather(&block.nodes, ids);
+            }
+        }
+    }
+    let mut ids = BTreeSet::new();
+    gather(nodes, &mut ids);
+    let name =
+        |id: FileId| sources.get(id).map(|f| f.path.as_ref().map_or(f.name.clone(), |p| p.display().to_string()));
+    let mut names: Vec<String> = ids.into_iter().filter_map(name).collect();
+    names.sort();
+    names
+}
+
+fn default_bind(options: &BTreeMap<String, Value>) -> Vec<Bind> {
+    let words = |value: Option<&Value>| {
+        value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let binds = options.get("default_bind").and_then(Value::as_array).into_iter().flatten();
+    binds.map(|b| Bind { addresses: words(b.get("addresses")), protocols: words(b.get("protocols")) }).collect()
+}
+
+/// Metrics are a matter of the whole app; what a server says about them moves there.
+fn hoist_metrics(servers: &mut BTreeMap<String, Server>, options: &BTreeMap<String, Value>) -> Option<Value> {
+    let mut metrics = options.get("metrics").cloned();
+    for own in servers.values_mut().filter_map(|server| server.metrics.take()) {
+        let merged = metrics.get_or_insert_with(|| json!({}));
+        if let (Value::Object(merged), Value::Object(own)) = (merged, own) {
+            merged.extend(own);
+        }
+    }
+    metrics
+}
+
+fn global_sections(config: &mut Config, options: &BTreeMap<String, Value>) {
+    config.storage = options.get("storage").cloned();
+    config.admin = options.get("admin").and_then(|admin| serde_json::from_value(admin.clone()).ok());
+    if options.get("persist_config").and_then(Value::as_str) == Some("off") {
+        let admin = config.admin.get_or_insert_with(Admin::default);
+        let settings = admin.config.get_or_insert_with(|| json!({}));
+        if let Value::Object(settings) = settings {
+            settings.insert("persist".to_owned(), Value::Bool(false));
+        }
+    }
+    for (name, app) in options.iter().filter_map(|(name, app)| Some((name.strip_prefix("app:")?, app))) {
+        match name {
+            "events" => config.apps.events = Some(app.clone()),
+            _ => {
+                config.apps.other.insert(name.to_owned(), app.clone());
+            }
+        }
+    }
+}
