@@ -68,7 +68,8 @@ impl Kind {
         use Source::{Client, Proxy, Upstream};
         let (status, code, source) = match self {
             Self::ConnectFailed => (502, "upstream_connect_failed", Upstream),
-            Self::ConnectTimeout => (504, "upstream_connect_timeout", Upstream),
+            // 502 and not 504, as Caddy.
+            Self::ConnectTimeout => (502, "upstream_connect_timeout", Upstream),
             Self::TlsFailed => (502, "upstream_tls_failed", Upstream),
             Self::UpstreamClosed => (502, "upstream_closed", Upstream),
             Self::UpstreamProtocol => (502, "upstream_protocol_error", Upstream),

@@ -46,9 +46,9 @@ pub(super) async fn dial(target: &Target, first_bytes: Option<&[u8]>) -> Result<
     };
     let (stream, h2) = match target.options.timeouts.handshake {
         None => handshake.await?,
-        Some(limit) => tokio::time::timeout(limit, handshake)
-            .await
-            .map_err(|_| timed_out(&target.label, "the TLS or proxy handshake took too long"))??,
+        Some(limit) => {
+            tokio::time::timeout(limit, handshake).await.map_err(|_| handshake_timed_out(&target.label))??
+        }
     };
     Ok(Dialed { stream, remote, h2, took: started.elapsed() })
 }
@@ -228,6 +228,12 @@ fn failed(kind: Kind, label: &str, error: &dyn std::fmt::Display) -> ProxyError 
 
 fn timed_out(label: &str, what: &str) -> ProxyError {
     ProxyError::new(Kind::ConnectTimeout, Retry::Safe, format!("{label}: {what}"))
+}
+
+/// Not a failure to connect: Caddy answers 504 here, and 502 there.
+fn handshake_timed_out(label: &str) -> ProxyError {
+    let detail = format!("{label}: the TLS or proxy handshake took too long");
+    ProxyError::new(Kind::ResponseTimeout, Retry::Safe, detail)
 }
 
 /// True when requests to this target go to the proxy in absolute form instead of through a tunnel.

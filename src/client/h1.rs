@@ -77,12 +77,8 @@ impl H1 {
         let io = TokioIo::new(Metered { stream, meter: Rc::clone(&meter) });
         let mut builder = Builder::new();
         builder.max_headers(MAX_HEADERS);
-        match target.options.read_buffer {
-            Some(exact) => builder.read_buf_exact_size(Some(exact.max(SMALLEST_BUFFER))),
-            None => builder.max_buf_size(
-                target.options.max_response_header.map_or(DEFAULT_BUFFER, |max| max.max(SMALLEST_BUFFER)),
-            ),
-        };
+        // Not sized by Caddy's `read_buffer`: in hyper that would limit the head as well.
+        builder.max_buf_size(target.options.max_response_header.map_or(DEFAULT_BUFFER, |max| max.max(SMALLEST_BUFFER)));
         if let Some(max) = target.options.max_response_header {
             builder.max_header_size(max);
         }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::fault::{self, Reached};
 use super::h1::{Answer, Failure};
 use super::out_body::{OutBody, Upload};
-use super::stream::Stream;
+use super::stream::{Meter, Metered, Stream};
 use super::target::{Scheme, Target};
 use super::ticker::Deadline;
 use crate::base::body::Body;
@@ -34,13 +34,17 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const DEFAULT_HEAD: u32 = 400 * 1024;
 
-type Conn = Connection<TokioIo<Stream>, OutBody, LocalExecutor>;
+type Conn = Connection<TokioIo<Metered>, OutBody, LocalExecutor>;
 
 pub(super) struct H2 {
     sender: RefCell<SendRequest<OutBody>>,
-    /// Shared with the task that drives it, to ask the peer's limit.
-    connection: Rc<RefCell<Conn>>,
+    /// Shared with the task that drives it, to ask the peer's limit; `None` once it has ended, which hands back the
+    /// requests it had not taken.
+    connection: Rc<RefCell<Option<Conn>>>,
     in_flight: Cell<usize>,
+    meter: Rc<Meter>,
+    /// It takes no new request: a request timed out without a sign of life from the peer.
+    silent: Cell<bool>,
     pub remote: Option<SocketAddr>,
     pub idle: Duration,
     pub idle_since: Cell<Instant>,
@@ -55,20 +59,22 @@ impl H2 {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Rc<Self>, ProxyError> {
         let head = target.options.max_response_header.map_or(DEFAULT_HEAD, |n| u32::try_from(n).unwrap_or(u32::MAX));
+        let meter = Rc::new(Meter::default());
         let (sender, connection) = Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(head)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Metered { stream, meter: Rc::clone(&meter) }))
             .await
             .map_err(|e| ProxyError::new(Kind::ConnectFailed, Retry::Safe, format!("{}: {e}", target.label())))?;
-        let connection = Rc::new(RefCell::new(connection));
-        let driven = Rc::clone(&connection);
-        tokio::task::spawn_local(poll_fn(move |cx| Pin::new(&mut *driven.borrow_mut()).poll(cx).map(drop)));
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        tokio::task::spawn_local(drive(Rc::clone(&connection)));
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
             connection,
             in_flight: Cell::new(0),
+            meter,
+            silent: Cell::new(false),
             remote,
             idle: target.options.keepalive.idle,
             idle_since: Cell::new(Instant::now()),
@@ -76,14 +82,17 @@ impl H2 {
         }))
     }
 
+    /// True if it takes no new requests.
     pub fn is_closed(&self) -> bool {
-        self.sender.borrow().is_closed()
+        self.silent.get() || self.sender.borrow().is_closed()
     }
 
     /// True if one more request would not have to wait for another one's end.
     pub fn has_room(&self) -> bool {
-        let limit = self.connection.try_borrow().map_or(usize::MAX, |c| c.current_max_send_streams());
-        self.in_flight.get() < limit
+        match self.connection.try_borrow() {
+            Ok(connection) => connection.as_ref().is_some_and(|c| self.in_flight.get() < c.current_max_send_streams()),
+            Err(_) => true,
+        }
     }
 
     pub fn is_unused(&self) -> bool {
@@ -100,6 +109,7 @@ impl H2 {
                 return Err(Failure { error, unsent: Some(Box::new(request)), silent: true, again: false });
             }
         };
+        let read_before = self.meter.read.get();
         let mut answer = pin!(self.sender.borrow_mut().try_send_request(request));
         let timeouts = &target.options.timeouts;
         let limit = timeouts.response_header.into_iter().chain(timeouts.read).min();
@@ -116,7 +126,10 @@ impl H2 {
         })
         .await;
         match result {
-            None => Err(Failure::of(Kind::ResponseTimeout, target, "no response in time")),
+            None => {
+                self.silent.set(self.silent.get() || self.meter.read.get() == read_before);
+                Err(Failure::of(Kind::ResponseTimeout, target, "no response in time"))
+            }
             Some(Ok(response)) => {
                 let response = response.map(|incoming| {
                     if incoming.is_end_stream() {
@@ -140,6 +153,16 @@ impl H2 {
             }
         }
     }
+}
+
+async fn drive(connection: Rc<RefCell<Option<Conn>>>) {
+    let ended = poll_fn(|cx| match &mut *connection.borrow_mut() {
+        Some(connection) => Pin::new(connection).poll(cx).map(drop),
+        None => Poll::Ready(()),
+    });
+    ended.await;
+    let ended = connection.borrow_mut().take();
+    drop(ended); // not under the borrow: it wakes and drops requests
 }
 
 /// `host` becomes `:authority`; hyper takes it, and the scheme, from the URI.

@@ -22,7 +22,6 @@ pub(super) struct PoolKey {
     pub local_address: Option<IpAddr>,
     pub max_conns: Option<usize>,
     pub max_response_header: Option<usize>,
-    pub read_buffer: Option<usize>,
     pub keepalive: bool,
 }
 
@@ -135,7 +134,6 @@ mod tests {
             local_address: None,
             max_conns: None,
             max_response_header: None,
-            read_buffer: None,
             keepalive: true,
         }
     }

@@ -119,8 +119,6 @@ pub struct TargetOptions {
     pub max_conns: Option<usize>,
     /// Largest response head in bytes. `None`: about 400 KiB.
     pub max_response_header: Option<usize>,
-    /// Exact size of the read buffer of HTTP/1 connections. `None`: adapts to the traffic.
-    pub read_buffer: Option<usize>,
     pub local_address: Option<IpAddr>,
     pub proxy: ProxyChoice,
 }
@@ -137,7 +135,6 @@ impl TargetOptions {
             keepalive: KeepAlive::default(),
             max_conns: None,
             max_response_header: None,
-            read_buffer: None,
             local_address: None,
             proxy: ProxyChoice::Environment,
         }
@@ -174,7 +171,6 @@ impl Target {
             local_address: options.local_address,
             max_conns: options.max_conns,
             max_response_header: options.max_response_header,
-            read_buffer: options.read_buffer,
             keepalive: options.keepalive.enabled,
         };
         Ok(Self { pool: PoolId::intern(key), tls, proxy, label, options })

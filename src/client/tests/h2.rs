@@ -366,18 +366,75 @@ fn timeouts_hold_for_streams_too() {
     });
 }
 
+/// An HTTP/2 origin that answers the first request and refuses the second in one of two ways; a second connection
+/// serves all.
+async fn refusing(listener: TcpListener, by_goaway: bool) {
+    let (tcp, _) = listener.accept().await.unwrap();
+    let mut first = ::h2::server::handshake(tcp).await.unwrap();
+    let (_, mut answer) = first.accept().await.unwrap().unwrap();
+    answer.send_response(Response::new(()), true).unwrap();
+    let refused = async {
+        if by_goaway {
+            first.graceful_shutdown();
+            while let Some(Ok((_, mut answer))) = first.accept().await {
+                let _ = answer.send_response(Response::new(()), true);
+            }
+        } else {
+            let (_, mut answer) = first.accept().await.unwrap().unwrap();
+            answer.send_reset(::h2::Reason::REFUSED_STREAM);
+            while first.accept().await.is_some() {}
+        }
+    };
+    let second = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut connection = ::h2::server::handshake(tcp).await.unwrap();
+        while let Some(Ok((_, mut answer))) = connection.accept().await {
+            answer.send_response(Response::builder().status(201).body(()).unwrap(), true).unwrap();
+        }
+    };
+    tokio::join!(refused, second);
+}
+
 #[test]
-fn a_connection_the_upstream_left_is_replaced() {
+fn a_refused_stream_is_sent_again_whatever_its_method() {
     local(async {
-        let origin = Hyper::new(H2C, echo).await;
-        let target = origin.target(Scheme::H2c);
-        text(go(&target, get("/")).await.unwrap().response).await;
-        // A raw origin on the same target would need the same port: close from this side of the wire instead.
-        close_idle();
-        let sent = go(&target, post("again")).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::task::spawn_local(refusing(listener, false));
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        let target = Target::new(TargetOptions::new(Scheme::H2c, address)).unwrap();
+        assert_eq!(go(&target, get("/")).await.unwrap().response.status(), 200);
+        let sent = go(&target, post("paid once")).await.unwrap();
+        assert_eq!(sent.response.status(), 201);
         assert!(!sent.reused);
-        assert!(text(sent.response).await.ends_with("again"));
-        assert_eq!(origin.connections.get(), 2);
+    });
+}
+
+#[test]
+fn a_connection_that_says_goodbye_takes_no_new_request() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::task::spawn_local(refusing(listener, true));
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        let target = Target::new(TargetOptions::new(Scheme::H2c, address)).unwrap();
+        assert_eq!(go(&target, get("/")).await.unwrap().response.status(), 200);
+        tokio::time::sleep(Duration::from_millis(20)).await; // the GOAWAY arrives, the connection stays open
+        assert_eq!(go(&target, post("x")).await.unwrap().response.status(), 201);
+    });
+}
+
+#[test]
+fn a_silent_connection_is_left_alone() {
+    local(async {
+        let origin = Origin::new().await;
+        let mut options = origin.options();
+        options.scheme = Scheme::H2c;
+        options.timeouts.response_header = Some(Duration::from_millis(50));
+        let target = Target::new(options).unwrap();
+        let (result, _peer) = tokio::join!(go(&target, get("/")), origin.accept());
+        assert_eq!(result.unwrap_err().error.kind, Kind::ResponseTimeout);
+        assert_eq!(idle_count(&target), 0, "the next request makes its own");
     });
 }
 

@@ -7,14 +7,14 @@ use crate::base::error::{Kind, Retry};
 async fn answered_with(answer: String) -> Result<Sent, SendError> {
     let origin = Origin::new().await;
     let target = origin.target();
-    let server = async {
+    tokio::task::spawn_local(async move {
         let mut peer = origin.accept().await;
         peer.head().await;
         let _ = peer.stream.write_all(answer.as_bytes()).await;
         let _ = peer.stream.shutdown().await;
         let _ = peer.is_closed_by_client().await;
-    };
-    tokio::join!(go(&target, get("/")), server).0
+    });
+    go(&target, get("/")).await
 }
 
 #[test]
@@ -100,5 +100,26 @@ fn informational_answers_are_passed_over() {
         let sent = answered_with(answer.to_owned()).await.unwrap();
         assert_eq!(sent.response.status(), 200);
         assert_eq!(text(sent.response).await, "ok");
+    });
+}
+
+#[test]
+fn an_answer_before_the_upload_ends_is_heard() {
+    local(async {
+        for _ in 0..20 {
+            let origin = Origin::new().await;
+            let target = origin.target();
+            let server = async {
+                let mut peer = origin.accept().await;
+                peer.head().await;
+                peer.write("HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig").await;
+            };
+            let client = async {
+                let sent = go(&target, post(Bytes::from(vec![0; 4 << 20]))).await.unwrap();
+                assert_eq!(sent.response.status(), 413);
+                assert_eq!(text(sent.response).await, "big");
+            };
+            tokio::join!(server, client);
+        }
     });
 }

@@ -134,7 +134,7 @@ fn a_tls_handshake_that_stalls() {
         let target = Target::new(options).unwrap();
         let (result, _peer) = tokio::join!(go(&target, get("/")), origin.accept());
         let error = result.unwrap_err().error;
-        assert_eq!((error.kind, error.retry), (Kind::ConnectTimeout, Retry::Safe));
+        assert_eq!((error.kind, error.retry), (Kind::ResponseTimeout, Retry::Safe));
     });
 }
 
