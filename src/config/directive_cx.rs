@@ -71,8 +71,7 @@ pub struct FileCx<'a> {
     pub diagnostics: Vec<Diagnostic>,
     /// Names of the file's named routes.
     pub named_routes: Vec<String>,
-    /// Named routes that lines read so far invoke, with the place; `invoke` adds to it. Undefined ones are reported by
-    /// the adapter.
+    /// Named routes that lines read so far invoke, with the place; `invoke` adds to it.
     pub invoked: Vec<(String, Span)>,
     /// Counter for the names of exclusive groups (`group0`, …).
     pub groups: usize,

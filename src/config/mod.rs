@@ -12,7 +12,7 @@ pub mod directive_cx;
 pub mod duration;
 pub mod expand;
 pub mod registry;
-pub mod scalar;
 pub mod resolve;
+pub mod scalar;
 pub mod types;
 pub mod weak_string;

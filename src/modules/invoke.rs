@@ -47,6 +47,8 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
         }
         return Err(d);
     }
+    // The adapter gives the site's server the route.
+    cx.file.invoked.push((name.text().to_owned(), name.span));
     Ok(cx.route(types::handler(HANDLER.id, &Invoke { name: name.text().to_owned() })))
 }
 

@@ -36,7 +36,7 @@ use self::site::{Bind, SiteInfo, SiteKey};
 use super::directive_cx::{ConfigValue, FileCx};
 use super::registry::Registry;
 use super::types::{Admin, Config, HttpApp, MatcherSet, Route, Server, TlsApp, handler};
-use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::diagnostic::Diagnostic;
 use crate::base::span::{FileId, SourceMap, Span};
 use crate::syntax::token::Token;
 use crate::syntax::tree::{File, NamedRoute, Node, SiteBlock};
@@ -61,13 +61,13 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     }
     let ports = Ports::from_options(&cx.options);
 
-    cx.named_routes = file.named_routes.iter().map(|route| route.name.text().to_owned()).collect();
+    let defined = file.named_routes.iter().filter(|route| !route.nodes.is_empty());
+    cx.named_routes = defined.map(|route| route.name.text().to_owned()).collect();
     let named_routes = named_routes(&file.named_routes, sources, &mut cx);
 
     let mut log_counter = 0;
     let mut sites: Vec<SiteInfo> =
         file.sites.iter().map(|block| read_site(block, sources, &mut log_counter, &mut cx)).collect();
-    report_undefined_routes(&sites, &named_routes, &mut cx);
 
     let default_bind = default_bind(&cx.options);
     let mut pairings = pairing::pair(&sites, &default_bind, &ports, &mut cx.diagnostics);
@@ -176,18 +176,6 @@ fn site_key(token: &Token, cx: &mut FileCx<'_>) -> Result<SiteKey, Diagnostic> {
         );
     }
     Ok(SiteKey { text: token.text().to_owned(), span: token.span, address })
-}
-
-fn report_undefined_routes(sites: &[SiteInfo], named: &BTreeMap<String, Route>, cx: &mut FileCx<'_>) {
-    for (name, span) in sites.iter().flat_map(|site| &site.invoked).filter(|(name, _)| !named.contains_key(name)) {
-        let mut d = Diagnostic::error("undefined-named-route", format!("there is no named route `{name}`"))
-            .at(*span, "invoked here");
-        d = match nearest(name, named.keys().map(String::as_str)) {
-            Some(near) => d.help(format!("did you mean `{near}`?")),
-            None => d.help(format!("define it before the sites: &({name}) {{ … }}")),
-        };
-        cx.diagnostics.push(d);
-    }
 }
 
 /// The configuration files that hold the lines of a block, sorted.
