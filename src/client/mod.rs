@@ -26,6 +26,7 @@ mod ticker;
 mod tls;
 mod tunnel;
 mod upgraded;
+mod verify;
 
 pub use identity::PoolId;
 pub use pool::{close_idle, idle_count};

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{SupportedKxGroup, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::ClientConfig;
+use rustls::crypto::{SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::ConfigError;
 use super::roots::system_roots;
 use super::target::Versions;
+use super::verify::{AcceptAny, TrustOnly};
 
 #[derive(Clone, Debug, Default)]
 pub struct TlsClientOptions {
@@ -125,17 +125,20 @@ impl TlsClientOptions {
         if !self.curves.is_empty() {
             provider.kx_groups = self.curves.iter().map(|c| c.group()).collect();
         }
-        let algorithms = provider.signature_verification_algorithms;
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        let provider = Arc::new(provider);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| ConfigError(format!("TLS options cannot be used together: {e}")))?;
         let builder = if self.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny { algorithms }))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny::new(&provider)))
         } else {
-            builder.with_root_certificates(match roots {
-                None => system_roots(),
-                Some(certs) => Arc::new(store_of(certs)?),
-            })
+            match roots {
+                None => builder.with_root_certificates(system_roots()),
+                Some(certs) => {
+                    let verifier = TrustOnly::new(certs, &provider)?;
+                    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+                }
+            }
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
@@ -213,57 +216,9 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certs)
 }
 
-fn store_of(certs: Vec<CertificateDer<'static>>) -> Result<RootCertStore, ConfigError> {
-    let mut store = RootCertStore::empty();
-    for cert in certs {
-        store.add(cert).map_err(|e| ConfigError(format!("a trusted certificate cannot be used: {e}")))?;
-    }
-    Ok(store)
-}
-
 fn cache() -> std::sync::MutexGuard<'static, HashMap<[u8; 32], Weak<ClientConfig>>> {
     static CACHE: LazyLock<Mutex<HashMap<[u8; 32], Weak<ClientConfig>>>> = LazyLock::new(Mutex::default);
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Debug)]
-struct AcceptAny {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 /// The configuration for an `https://` proxy: system roots, HTTP/1.1.
