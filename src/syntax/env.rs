@@ -81,7 +81,13 @@ pub fn substitute<'a>(file: FileId, text: &'a str, env: &Env, limit: usize) -> O
     Some(Substituted { file, text: Cow::Owned(out), segments })
 }
 
-impl Substituted<'_> {
+impl<'a> Substituted<'a> {
+    /// The text as it stands, placeholders and all.
+    #[must_use]
+    pub fn verbatim(file: FileId, text: &'a str) -> Self {
+        Self { file, text: Cow::Borrowed(text), segments: Vec::new() }
+    }
+
     /// The place in the file of a range of the substituted text, and whether part of it came from the environment.
     #[must_use]
     pub fn origin(&self, range: Range<usize>) -> (Span, bool) {

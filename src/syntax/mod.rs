@@ -2,6 +2,9 @@
 //! blocks, the formatter. Must not know: the name or meaning of any directive.
 
 pub mod env;
+mod format;
 pub mod lexer;
 pub mod token;
 pub mod tree;
+
+pub use format::format;
