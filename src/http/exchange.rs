@@ -84,7 +84,7 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub struct Captures {
     /// The matcher's name; empty when it has none.
-    pub name: Rc<str>,
+    pub name: Arc<str>,
     pub groups: Vec<String>,
     pub named: Vec<(String, String)>,
 }
