@@ -11,3 +11,6 @@ mod harness;
 mod behaviours;
 mod corpus;
 mod golden_adapt;
+mod hostile;
+mod reload;
+mod streaming;

@@ -41,3 +41,8 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
 }
+
+/// `./test --long`: tests run at full size.
+pub fn long() -> bool {
+    std::env::var("LLMPROXY_TEST_LONG").as_deref() == Ok("1")
+}
