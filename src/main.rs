@@ -1,1 +1,5 @@
-fn main() {}
+//! The `llmproxy` command.
+
+fn main() -> std::process::ExitCode {
+    llmproxy::cli::main()
+}

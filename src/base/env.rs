@@ -3,11 +3,32 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, RwLock};
 
 /// A snapshot of environment variables.
 #[derive(Clone, Default)]
 pub struct Env {
     vars: HashMap<String, String>,
+}
+
+/// The snapshot that the load now in progress uses, for `{env.NAME}`.
+static CURRENT: RwLock<Option<Arc<Env>>> = RwLock::new(None);
+
+/// The snapshot of the latest load; the process's own environment before the first.
+pub fn current() -> Arc<Env> {
+    if let Ok(guard) = CURRENT.read()
+        && let Some(env) = &*guard
+    {
+        return Arc::clone(env);
+    }
+    Arc::new(Env::from_process())
+}
+
+/// Takes effect for templates compiled from now on.
+pub fn set_current(env: Arc<Env>) {
+    if let Ok(mut guard) = CURRENT.write() {
+        *guard = Some(env);
+    }
 }
 
 /// Why an `--envfile` cannot be read. Names the line, never the value.

@@ -8,6 +8,7 @@
 pub mod address;
 mod host_index;
 mod lints;
+pub mod load;
 pub mod runtime;
 mod server;
 mod tls;

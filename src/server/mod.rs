@@ -9,12 +9,15 @@
 mod access_log;
 mod conn_state;
 mod connection;
+pub mod control;
 mod framing;
 mod listeners;
 mod request;
 mod response_body;
 mod socket;
+pub mod supervisor;
 mod upgrade;
+pub mod watch;
 mod worker;
 
 use std::sync::Arc;

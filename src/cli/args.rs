@@ -1,0 +1,175 @@
+//! The arguments of every command.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::base::env::Env;
+use crate::compile::load::{Format, Source};
+
+/// One binary in front of LLM APIs, configured by a Proxyfile.
+#[derive(Parser)]
+#[command(name = "llmproxy", version, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the proxy until told to stop; reloads when the file changes
+    Run(RunArgs),
+    /// Run the proxy in the background; returns once it serves
+    Start(RunArgs),
+    /// Stop the running proxy, letting open requests finish
+    Stop(RemoteArgs),
+    /// Load the configuration anew without cutting anything
+    Reload(ReloadArgs),
+    /// Show what the running proxy is doing
+    Status(StatusArgs),
+    /// Check a configuration as `run` would, without running it
+    Validate(ValidateArgs),
+    /// Print a configuration as Caddy's JSON
+    Adapt(AdaptArgs),
+    /// Format a Proxyfile
+    Fmt(FmtArgs),
+    /// Explain a diagnostic code
+    Explain(ExplainArgs),
+    /// Print a shell completion script
+    Completion { shell: clap_complete::Shell },
+    /// Print the version
+    Version,
+}
+
+#[derive(clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: ./Proxyfile, ./Caddyfile, /etc/llmproxy/Proxyfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Format of the file: `proxyfile`, `caddyfile` or `json` [default: by its name]
+    #[arg(short, long, value_name = "NAME")]
+    pub adapter: Option<String>,
+    /// File of KEY=value lines to add to the environment; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub envfile: Vec<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Do not reload when the file changes
+    #[arg(long)]
+    pub no_watch: bool,
+    /// Accepted for Caddy's sake: watching is the default
+    #[arg(short, long, hide = true)]
+    pub watch: bool,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub workers: usize,
+    /// Write the process id to this file
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Control socket [default: in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct RemoteArgs {
+    /// Control socket [default: in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct ReloadArgs {
+    /// Switch to this configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Reload even when nothing changed
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+#[derive(clap::Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+#[derive(clap::Args)]
+pub struct ValidateArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print diagnostics as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct AdaptArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Indent the JSON
+    #[arg(short, long)]
+    pub pretty: bool,
+    /// Also check that it can run
+    #[arg(long)]
+    pub validate: bool,
+}
+
+#[derive(clap::Args)]
+pub struct FmtArgs {
+    /// File to format; `-` for standard input [default: as for `run`]
+    pub path: Option<PathBuf>,
+    /// Write the result back to the file
+    #[arg(short = 'w', long)]
+    pub overwrite: bool,
+    /// Show what would change; exits 1 if anything would
+    #[arg(short, long)]
+    pub diff: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ExplainArgs {
+    /// A code such as `unknown-directive`; without it all codes are listed
+    pub code: Option<String>,
+}
+
+/// Looked for in this order when no file is named.
+const DEFAULT_FILES: [&str; 3] = ["Proxyfile", "Caddyfile", "/etc/llmproxy/Proxyfile"];
+
+impl ConfigArgs {
+    /// The file to read; the message says what to do when there is none.
+    pub fn source(&self) -> Result<Source, String> {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None => default_file()?,
+        };
+        let format = match self.adapter.as_deref() {
+            None => Format::of(&path),
+            Some("proxyfile" | "caddyfile") => Format::Proxyfile,
+            Some("json" | "") => Format::Json,
+            Some(other) => return Err(format!("unknown adapter `{other}`: it is `proxyfile`, `caddyfile` or `json`")),
+        };
+        Ok(Source { path, format, env_files: self.envfile.clone() })
+    }
+}
+
+pub fn default_file() -> Result<PathBuf, String> {
+    DEFAULT_FILES
+        .iter()
+        .find(|p| Path::new(p).is_file())
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("no configuration: none of {} exists; name one with --config", DEFAULT_FILES.join(", ")))
+}
+
+pub fn control_path(given: Option<&PathBuf>) -> PathBuf {
+    given.cloned().unwrap_or_else(|| crate::server::control::default_path(&Env::from_process()))
+}
