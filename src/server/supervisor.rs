@@ -95,7 +95,7 @@ impl Supervisor {
         if let Some(control) = &control {
             tracing::debug!(path = %control.path().display(), "control socket");
         }
-        let control_task = control.map(|control| tokio::task::spawn_local(async move { control.serve(&send).await }));
+        let control_task = control.map(|control| tokio::task::spawn_local(async move { control.serve(send).await }));
         let _pid_file = options.pid_file.as_deref().map(PidFile::write);
         for address in server.addresses() {
             tracing::info!(%address, "listening");
