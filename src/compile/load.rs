@@ -114,7 +114,7 @@ fn environment(files: &[PathBuf]) -> (Arc<Env>, Vec<Diagnostic>) {
 
 fn load_proxyfile(path: &Path, env: &Env, registry: &'static Registry) -> Loaded {
     let read = expand::load(path, env, &|name| registry.directive(name).is_some());
-    let resolved = resolve::resolve(&read.file, registry);
+    let resolved = resolve::resolve(&read.file, &read.sources, registry);
     let mut diagnostics = read.diagnostics;
     diagnostics.extend(resolved.diagnostics);
     Loaded {
