@@ -237,3 +237,6 @@ fn global_sections(config: &mut Config, options: &BTreeMap<String, Value>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
