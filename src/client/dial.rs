@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -30,11 +31,18 @@ pub(super) struct Dialed {
     pub took: Duration,
 }
 
-/// `first_bytes` (a PROXY protocol header) are written before anything else, TLS included.
-pub(super) async fn dial(target: &Target, first_bytes: Option<&[u8]>) -> Result<Dialed, ProxyError> {
+#[derive(Copy, Clone, Default)]
+pub(super) struct Wanted<'a> {
+    /// A PROXY protocol header: written before anything else, TLS included.
+    pub first_bytes: Option<&'a [u8]>,
+    /// HTTP/1.1 although the target allows HTTP/2: for upgrades, which HTTP/2 does not have.
+    pub h1_only: bool,
+}
+
+pub(super) async fn dial(target: &Target, wanted: Wanted<'_>) -> Result<Dialed, ProxyError> {
     let started = Instant::now();
     let (mut stream, remote) = connect(target).await?;
-    if let Some(bytes) = first_bytes {
+    if let Some(bytes) = wanted.first_bytes {
         stream.write_all(bytes).await.map_err(|e| failed(Kind::ConnectFailed, &target.label, &e))?;
     }
     let handshake = async {
@@ -42,7 +50,7 @@ pub(super) async fn dial(target: &Target, first_bytes: Option<&[u8]>) -> Result<
             Some(proxy) => tunnel::through(proxy, target, stream).await?,
             None => stream,
         };
-        secure(target, stream).await
+        secure(target, stream, wanted.h1_only).await
     };
     let (stream, h2) = match target.options.timeouts.handshake {
         None => handshake.await?,
@@ -75,9 +83,10 @@ async fn connect(target: &Target) -> Result<(Stream, Option<SocketAddr>), ProxyE
     })
 }
 
-async fn secure(target: &Target, stream: Stream) -> Result<(Stream, bool), ProxyError> {
+async fn secure(target: &Target, stream: Stream, h1_only: bool) -> Result<(Stream, bool), ProxyError> {
     let Some((client, name)) = &target.tls else { return Ok((stream, target.prior_knowledge_h2())) };
-    let connector = TlsConnector::from(client.config().clone());
+    let config = if h1_only { client.h1_config() } else { client.config() };
+    let connector = TlsConnector::from(Arc::clone(config));
     let tls_failed = |e: io::Error| failed(Kind::TlsFailed, &target.label, &e);
     let (stream, alpn) = match stream {
         Stream::Tcp(tcp) => {

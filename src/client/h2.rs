@@ -105,8 +105,8 @@ impl H2 {
         let in_flight = InFlight::new(&self, upload.clone());
         let request = match to_h2(request, target) {
             Ok(request) => request,
-            Err((error, request)) => {
-                return Err(Failure { error, unsent: Some(Box::new(request)), silent: true, again: false });
+            Err(error) => {
+                return Err(Failure { error, unsent: None, silent: false, again: false });
             }
         };
         let read_before = self.meter.read.get();
@@ -166,7 +166,7 @@ async fn drive(connection: Rc<RefCell<Option<Conn>>>) {
 }
 
 /// `host` becomes `:authority`; hyper takes it, and the scheme, from the URI.
-fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBody>, (ProxyError, Request<OutBody>)> {
+fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBody>, ProxyError> {
     let scheme = if target.options.scheme == Scheme::Https { "https" } else { "http" };
     let authority = match request.headers().get(header::HOST) {
         Some(host) => Authority::try_from(host.as_bytes()).ok(),
@@ -176,8 +176,7 @@ fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBo
     let uri = authority
         .and_then(|authority| Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok());
     let Some(uri) = uri else {
-        let error = ProxyError::new(Kind::ClientBody, Retry::No, "the Host header is not a valid authority");
-        return Err((error, request));
+        return Err(ProxyError::new(Kind::ClientBody, Retry::No, "the Host header is not a valid authority"));
     };
     request.headers_mut().remove(header::HOST);
     *request.uri_mut() = uri;

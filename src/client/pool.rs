@@ -18,6 +18,7 @@ use super::target::Target;
 const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
+#[allow(clippy::vec_box)] // connections move between here and their users: as pointers
 struct Pool {
     generation: u64,
     identity: Weak<Identity>,
@@ -57,8 +58,11 @@ pub(super) enum Idle {
     H2(Rc<H2>),
 }
 
-pub(super) fn take(id: &PoolId) -> Option<Idle> {
+pub(super) fn take(id: &PoolId, h1_only: bool) -> Option<Idle> {
     with(id, |pool| {
+        if h1_only {
+            return pool.h1.pop().map(Idle::H1);
+        }
         pool.h2.retain(|h2| !h2.is_closed());
         if let Some(h2) = pool.h2.iter().find(|h2| h2.has_room()) {
             return Some(Idle::H2(Rc::clone(h2)));

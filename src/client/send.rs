@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
 use tokio::time::Instant;
 
-use super::dial::{self, Dialed};
+use super::dial::{self, Dialed, Wanted};
 use super::h1::{Answer, Failure, H1};
 use super::h2::H2;
 use super::out_body::OutBody;
@@ -63,10 +63,14 @@ pub struct SendError {
 pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<'_>) -> Result<Sent, SendError> {
     let started = Instant::now();
     let mut request = prepare(target, request)?;
-    let mut use_pool = options.first_bytes.is_none();
+    let wanted = Wanted {
+        first_bytes: options.first_bytes,
+        h1_only: target.chooses_by_alpn() && request.headers().contains_key(header::UPGRADE),
+    };
+    let mut use_pool = wanted.first_bytes.is_none();
     let mut second = false;
     loop {
-        let (connection, connect) = match acquire(target, options, use_pool).await {
+        let (connection, connect) = match acquire(target, wanted, use_pool).await {
             Ok(acquired) => acquired,
             Err(error) => return Err(SendError { error, request: Some(give_back(target, request)) }),
         };
@@ -97,22 +101,24 @@ pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<
 /// A connection, and how long it took to make; `None` if it was at hand.
 async fn acquire(
     target: &Target,
-    options: SendOptions<'_>,
+    wanted: Wanted<'_>,
     mut use_pool: bool,
 ) -> Result<(Idle, Option<Duration>), ProxyError> {
-    let share = options.first_bytes.is_none();
+    let share = wanted.first_bytes.is_none();
     let mut turn = loop {
-        if use_pool && let Some(idle) = pool::take(&target.pool) {
+        if use_pool && let Some(idle) = pool::take(&target.pool, wanted.h1_only) {
             return Ok((idle, None));
         }
-        match pool::may_dial(target, share).await {
+        match pool::may_dial(target, share && !wanted.h1_only).await {
             Some(turn) => break turn,
             None => use_pool = share,
         }
     };
-    let Dialed { stream, remote, h2, took } = dial::dial(target, options.first_bytes).await?;
+    let Dialed { stream, remote, h2, took } = dial::dial(target, wanted).await?;
     let share = share && target.options.keepalive.enabled;
-    turn.connected(h2);
+    if !wanted.h1_only {
+        turn.connected(h2);
+    }
     let permit = turn.permit.take();
     let connection = if h2 {
         let h2 = H2::new(target, stream, remote, permit).await?;
@@ -193,13 +199,12 @@ fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<OutBod
     if let Some(proxy) = target.proxy.as_ref().filter(|_| dial::speaks_to_proxy(target)) {
         let path = request.uri().path_and_query().cloned();
         let absolute = Uri::builder().scheme("http").authority(&*target.label);
-        match absolute.path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/"))).build() {
-            Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => {
-                let error = ProxyError::new(Kind::Internal, Retry::No, "the upstream's address is not valid in a URI");
-                return Err(SendError { error, request: Some(Box::new(request)) });
-            }
-        }
+        let absolute = absolute.path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/"))).build();
+        let Ok(uri) = absolute else {
+            let error = ProxyError::new(Kind::Internal, Retry::No, "the upstream's address is not valid in a URI");
+            return Err(SendError { error, request: Some(Box::new(request)) });
+        };
+        *request.uri_mut() = uri;
         if let Some(login) = &proxy.authorization {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, login.clone());
         }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::dial::{self, Dialed};
+use super::dial::{self, Dialed, Wanted};
 use super::target::{Scheme, Target};
 use crate::base::error::{Kind, ProxyError, Retry};
 
@@ -37,7 +37,7 @@ async fn exchange(target: &Target, request: Request<Bytes>, limit: usize) -> Res
     let failed = |error: hyper::Error| {
         ProxyError::new(Kind::UpstreamClosed, Retry::IfIdempotent, format!("{}: {error}", target.label()))
     };
-    let Dialed { stream, h2, .. } = dial::dial(target, None).await?;
+    let Dialed { stream, h2, .. } = dial::dial(target, Wanted::default()).await?;
     let request = request.map(Full::new);
     let io = TokioIo::new(stream);
     if h2 {

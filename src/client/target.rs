@@ -97,7 +97,7 @@ impl Default for KeepAlive {
     fn default() -> Self {
         Self {
             enabled: true,
-            idle: Duration::from_secs(120),
+            idle: Duration::from_mins(2),
             max_idle_per_host: 32,
             probe_interval: Some(Duration::from_secs(30)),
         }
@@ -193,6 +193,11 @@ impl Target {
     /// True when every connection speaks HTTP/2 without asking.
     pub(super) fn prior_knowledge_h2(&self) -> bool {
         self.options.scheme == Scheme::H2c || (self.options.scheme == Scheme::Http && !self.options.versions.h1)
+    }
+
+    /// True when each new connection settles on HTTP/1.1 or HTTP/2.
+    pub(super) fn chooses_by_alpn(&self) -> bool {
+        self.options.scheme == Scheme::Https && self.options.versions.h1 && self.options.versions.h2
     }
 
     /// True when a new connection may turn out to be HTTP/2.

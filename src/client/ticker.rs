@@ -166,7 +166,7 @@ mod tests {
         local(async {
             let start = Instant::now();
             let mut deadline = Deadline::default();
-            deadline.set(start + Duration::from_secs(60));
+            deadline.set(start + Duration::from_mins(1));
             deadline.set(start + Duration::from_millis(20));
             deadline.set(start + Duration::from_millis(250));
             poll_fn(|cx| deadline.poll(cx)).await;

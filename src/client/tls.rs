@@ -88,12 +88,18 @@ impl Curve {
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
+    h1_config: Arc<ClientConfig>,
     digest: [u8; 32],
 }
 
 impl TlsClient {
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// The same, offering HTTP/1.1 alone.
+    pub(super) fn h1_config(&self) -> &Arc<ClientConfig> {
+        &self.h1_config
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
@@ -108,12 +114,19 @@ impl TlsClientOptions {
         let digest = self.digest_with(roots.as_deref(), versions);
         let mut cache = cache();
         cache.retain(|_, weak| weak.strong_count() > 0);
-        if let Some(config) = cache.get(&digest).and_then(Weak::upgrade) {
-            return Ok(TlsClient { config, digest });
-        }
-        let config = Arc::new(self.config(roots, versions)?);
+        let config = match cache.get(&digest).and_then(Weak::upgrade) {
+            Some(config) => config,
+            None => Arc::new(self.config(roots, versions)?),
+        };
         cache.insert(digest, Arc::downgrade(&config));
-        Ok(TlsClient { config, digest })
+        let h1_config = if versions.h1 && versions.h2 {
+            let mut only = (*config).clone(); // shares the session store
+            only.alpn_protocols = alpn(Versions { h1: true, h2: false });
+            Arc::new(only)
+        } else {
+            Arc::clone(&config)
+        };
+        Ok(TlsClient { config, h1_config, digest })
     }
 
     fn config(

@@ -201,6 +201,19 @@ fn alpn_falls_back_to_http1() {
 }
 
 #[test]
+fn an_upgrade_gets_an_http1_connection_of_an_http2_upstream() {
+    local(async {
+        let origin = Hyper::new(Manner { h2: false, ..H2_TLS }, echo).await; // takes HTTP/2 by ALPN, would not speak it
+        let target = origin.target(Scheme::Https);
+        let mut request = get("/ws");
+        request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        let sent = go(&target, request).await.unwrap();
+        assert!(text(sent.response).await.starts_with("HTTP/1.1 GET /ws"));
+    });
+}
+
+#[test]
 fn an_upstream_without_http2_is_refused_if_nothing_else_is_allowed() {
     local(async {
         let origin = Hyper::new(H1_TLS, echo).await;

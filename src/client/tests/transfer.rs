@@ -5,6 +5,8 @@ use http_body::Frame;
 
 use super::*;
 
+const SIZE: usize = 8 << 20;
+
 #[test]
 fn a_chunked_upload_with_trailers() {
     local(async {
@@ -117,7 +119,6 @@ fn a_large_body_arrives_whole() {
     local(async {
         let origin = Origin::new().await;
         let target = origin.target();
-        const SIZE: usize = 8 << 20;
         let server = async {
             let mut peer = origin.accept().await;
             peer.head().await;
