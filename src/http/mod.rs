@@ -17,6 +17,7 @@ pub mod path;
 pub mod placeholder;
 pub mod regexp;
 pub mod response_matcher;
+pub mod rewrite;
 pub mod route;
 pub mod stage;
 pub mod status;

@@ -15,7 +15,7 @@ use std::fmt;
 
 use http::HeaderMap;
 
-pub use key::Key;
+pub use key::{Key, UriPart};
 
 use super::exchange::Exchange;
 
@@ -111,6 +111,16 @@ impl Template {
         {
             return value;
         }
+        Cow::Owned(self.render_each(scope, unknown, |_, value, out| out.push_str(&value)))
+    }
+
+    /// The text with each placeholder's value written by `write`, which may encode it for where it goes.
+    pub fn render_each(
+        &self,
+        scope: Scope<'_>,
+        unknown: Unknown,
+        mut write: impl FnMut(&Key, Cow<'_, str>, &mut String),
+    ) -> String {
         let mut out = String::with_capacity(self.source.len() + 32);
         let mut rest = &*self.segments;
         while let [segment, tail @ ..] = rest {
@@ -119,7 +129,7 @@ impl Template {
                 Segment::Text(text) => out.push_str(text),
                 Segment::Place { key, alternative } => match (key.value(scope), unknown) {
                     (Some(value), _) => {
-                        out.push_str(&value);
+                        write(key, value, &mut out);
                         rest = &tail[*alternative..];
                     }
                     (None, Unknown::Empty) => rest = &tail[*alternative..],
@@ -127,7 +137,7 @@ impl Template {
                 },
             }
         }
-        Cow::Owned(out)
+        out
     }
 }
 

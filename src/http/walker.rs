@@ -16,6 +16,7 @@ use super::matcher::Verdict;
 use super::route::{Handler, RouteList};
 use super::stage::Stage;
 use crate::base::body::Body;
+use crate::base::error::ProxyError;
 
 /// How an exchange ended.
 pub enum Outcome {
@@ -221,6 +222,8 @@ pub async fn hold_body(ex: &mut Exchange, limit: usize) -> Result<(), HandlerErr
             let collected = http_body_util::Limited::new(stream, limit).collect().await.map_err(|e| {
                 if e.is::<http_body_util::LengthLimitError>() {
                     HandlerError::new(413, "body", "request body is larger than may be held")
+                } else if let Ok(cause) = e.downcast::<ProxyError>() {
+                    HandlerError::from_proxy("body", *cause)
                 } else {
                     HandlerError::new(400, "body", "request body could not be read")
                 }

@@ -27,6 +27,6 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     if !cx.args.is_empty() {
         return Err(cx.arg_err(cx.node));
     }
-    cx.warn_ignored_block();
+    cx.no_block(cx.node)?;
     Ok(cx.route(types::handler("vars", &json!({ "log_skip": true }))))
 }

@@ -6,6 +6,7 @@
 use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry};
 
 mod abort;
+mod auth_token;
 mod error;
 mod fs;
 mod handle;
@@ -15,16 +16,23 @@ mod invoke;
 mod log_append;
 mod log_name;
 mod log_skip;
+mod map;
+mod method;
 mod redir;
+mod request_body;
 mod respond;
+mod rewrite;
 mod root;
 mod route;
 #[cfg(test)]
 mod testing;
+mod try_files;
+mod uri;
 mod vars;
 
 /// All directives. The order of the `ordered` ones is the default running order (Caddy's, with ours inserted).
 const DIRECTIVES: &[&Directive] = &[
+    &map::DIRECTIVE,
     &vars::DIRECTIVE,
     &fs::DIRECTIVE,
     &root::DIRECTIVE,
@@ -32,7 +40,13 @@ const DIRECTIVES: &[&Directive] = &[
     &log_skip::OLD_SPELLING,
     &log_skip::DIRECTIVE,
     &log_name::DIRECTIVE,
+    &request_body::DIRECTIVE,
     &redir::DIRECTIVE,
+    &method::DIRECTIVE,
+    &rewrite::DIRECTIVE,
+    &uri::DIRECTIVE,
+    &try_files::DIRECTIVE,
+    &auth_token::DIRECTIVE,
     &invoke::DIRECTIVE,
     &handle::DIRECTIVE,
     &handle_path::DIRECTIVE,
@@ -44,8 +58,17 @@ const DIRECTIVES: &[&Directive] = &[
     &handle_errors::DIRECTIVE,
 ];
 
-const HANDLERS: &[HandlerModule] =
-    &[error::HANDLER, invoke::HANDLER, log_append::HANDLER, respond::HANDLER, vars::HANDLER];
+const HANDLERS: &[HandlerModule] = &[
+    auth_token::HANDLER,
+    error::HANDLER,
+    invoke::HANDLER,
+    log_append::HANDLER,
+    map::HANDLER,
+    request_body::HANDLER,
+    respond::HANDLER,
+    rewrite::HANDLER,
+    vars::HANDLER,
+];
 
 const MATCHERS: &[MatcherModule] = &[];
 
