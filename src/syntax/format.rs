@@ -49,7 +49,6 @@ enum Quotes {
     Double,
     Backtick,
     BacktickInDouble,
-    DoubleInBacktick,
 }
 
 #[derive(PartialEq, Eq)]
@@ -227,7 +226,7 @@ impl Formatter {
                 Quotes::BacktickInDouble => Quotes::Double,
                 Quotes::Backtick => Quotes::None,
                 Quotes::Double => Quotes::BacktickInDouble,
-                Quotes::None | Quotes::DoubleInBacktick => Quotes::Backtick,
+                Quotes::None => Quotes::Backtick,
             };
         }
         if self.quotes == Quotes::Double {
@@ -240,12 +239,11 @@ impl Formatter {
         if c == '"' {
             self.quotes = match self.quotes {
                 Quotes::None if self.space => Quotes::Double,
-                Quotes::DoubleInBacktick => Quotes::Backtick,
                 Quotes::BacktickInDouble => Quotes::None,
                 same => same,
             };
         }
-        if matches!(self.quotes, Quotes::Backtick | Quotes::BacktickInDouble | Quotes::DoubleInBacktick) {
+        if matches!(self.quotes, Quotes::Backtick | Quotes::BacktickInDouble) {
             if c == '`' && self.space && !self.beginning_of_line {
                 self.write(' ');
             }

@@ -1,4 +1,475 @@
 //! Every diagnostic code with its long explanation, shown by `llmproxy explain CODE`.
+//!
+//! A code is a stable word: people search for it and scripts test it, so it is never renamed. In alphabetical order.
 
-/// `(code, one-line title, long form)`.
-pub const CODES: &[(&str, &str, &str)] = &[];
+/// A code, its meaning in a line, and the long form.
+pub type Code = (&'static str, &'static str, &'static str);
+
+/// The entry of a code.
+#[must_use]
+pub fn explain(code: &str) -> Option<&'static Code> {
+    CODES.binary_search_by_key(&code, |(code, _, _)| code).ok().map(|index| &CODES[index])
+}
+
+pub const CODES: &[Code] = &[
+    (
+        "address-used-twice",
+        "two servers listen on one address",
+        "A listening address belongs to one server. Let the servers share one `listen` entry, or give each its \
+         own port.",
+    ),
+    (
+        "ambiguous-site",
+        "two sites have the same address",
+        "Two site blocks claim the same address, so nobody could say which one a request belongs to. Merge the \
+         two blocks, or give one of them another host, port or path. A host counts as the same whatever its case, \
+         and an address without a port means the HTTPS port.",
+    ),
+    (
+        "anonymous-block",
+        "a block inside an import's block needs a name",
+        "The block given to `import` is split by the first word of each line: `{blocks.name}` in the snippet \
+         stands for what follows `name`. A brace without a word before it has no name. Write one, or use \
+         `{block}` for everything.",
+    ),
+    (
+        "args-out-of-range",
+        "the import gives fewer arguments than the snippet uses",
+        "`{args[1]}` is the second argument of the `import` line. When the line has fewer, the text stays as it \
+         is, braces and all, as in Caddy. Give the argument on the `import` line, or remove the placeholder.",
+    ),
+    (
+        "bad-args-index",
+        "the index of an import argument is not usable",
+        "`{args[0]}` takes one number and may stand anywhere in a word. A range such as `{args[1:]}` must be a \
+         word of its own, since it becomes several words.",
+    ),
+    (
+        "bad-listener-address",
+        "a listening address is not usable",
+        "`bind` and `default_bind` take hosts, IP addresses, `unix//path` or `fd/3`, with the network before a \
+         slash where it is not TCP.",
+    ),
+    (
+        "bad-site-address",
+        "a site's address is not usable",
+        "An address is `[scheme://]host[:port][/path]`: the scheme is `http` or `https`, an IPv6 address stands \
+         in brackets, `*` stands for exactly one label of a name, and `:80` alone means any host.",
+    ),
+    (
+        "brace-glued-to-address",
+        "a space is missing between an address and `{`",
+        "A brace opens a block only when it is a word of its own. In `example.com{` it would be part of the \
+         address. Write `example.com {`.",
+    ),
+    (
+        "brace-not-alone",
+        "`}` must stand on a line of its own",
+        "A closing brace ends the block that the matching `{` opened. It stands first on its line and nothing \
+         follows it there.",
+    ),
+    (
+        "brace-on-new-line",
+        "`{` must end the line it belongs to",
+        "A block belongs to the directive on whose line it opens. A brace on the next line opens a block that \
+         belongs to nothing.",
+    ),
+    (
+        "cannot-read-file",
+        "the configuration file cannot be read",
+        "The file is missing, is a directory, or may not be read by this user. Name another with `--config`.",
+    ),
+    (
+        "certificate-not-usable",
+        "a certificate or key cannot be used",
+        "The file is missing, is not PEM, holds no certificate or key, or the two do not belong together.",
+    ),
+    (
+        "comma-in-address",
+        "an address holds a comma",
+        "Several addresses of one site are separated by spaces, or by a comma and a space: `a.example, \
+         b.example`. Without the space it is one address with a comma in it.",
+    ),
+    (
+        "comment-joins-lines",
+        "a backslash in a comment joins two lines",
+        "A backslash outside quotes escapes the end of its line, and Caddy's language lets it do so inside a \
+         comment as well. The line below is then read as the end of the line before the comment. Put the comment \
+         on a line of its own.",
+    ),
+    (
+        "conflicting-tls-policies",
+        "two sites want different TLS for the same name",
+        "TLS settings are chosen by server name before the request is read. Two sites of one name and port must \
+         have the same ones.",
+    ),
+    (
+        "directive-not-allowed-here",
+        "a directive is not allowed in this place",
+        "Some directives set up a whole site (`bind`, `tls`, `log`, `handle_errors`) and stand directly in its \
+         block, not inside `handle` or `route`; a few others belong in particular blocks only.",
+    ),
+    (
+        "directive-outside-site",
+        "a directive stands where an address belongs",
+        "At the top of a file stand global options, snippets, named routes and sites; directives stand inside a \
+         site. A file with a single site may leave the braces out, but its first line is still the address.",
+    ),
+    (
+        "duplicate-matcher",
+        "a matcher is defined twice",
+        "The name of a matcher is unique in its site. Rename one of the two, or write both conditions into one \
+         block, which then must all hold.",
+    ),
+    (
+        "duplicate-option",
+        "an option is given twice",
+        "The option takes one value; the second would silently replace the first. Remove one.",
+    ),
+    (
+        "duplicate-snippet",
+        "a snippet is defined twice",
+        "The name of a snippet is unique in the file and everything it imports. Rename one of the two, or remove \
+         it.",
+    ),
+    (
+        "empty-braces",
+        "`{}` is not an empty block",
+        "Two braces without a blank between them are an ordinary word. An empty block needs its braces on two \
+         lines, and most directives that take a block can simply leave it out.",
+    ),
+    (
+        "expected-address",
+        "another address is expected after a comma",
+        "A comma at the end of an address says that another address follows, on this line or the next. Remove the \
+         comma after the last one.",
+    ),
+    (
+        "expected-open-brace",
+        "a block is expected",
+        "A snippet `(name)` and a named route `&(name)` are followed by a block: `{` on the same line, `}` on a \
+         line of its own.",
+    ),
+    (
+        "file-too-large",
+        "a configuration file is too large",
+        "A configuration file is read whole, so its size is bounded, before and after environment variables are \
+         filled in. A file of this size is most likely not a configuration at all.",
+    ),
+    (
+        "global-options-not-first",
+        "global options must come first",
+        "A block without an address holds the global options. There is one at most, and it is the first block of \
+         the file. A site block needs an address before its brace.",
+    ),
+    (
+        "heredoc-indent",
+        "a heredoc line is indented less than its closing marker",
+        "The blanks before the closing marker are taken off every line, so every line that is not empty must \
+         begin with exactly those blanks. Tabs and spaces are not the same.",
+    ),
+    (
+        "heredoc-marker",
+        "a heredoc has no usable marker",
+        "A heredoc is `<<MARKER`, its text on the following lines, and `MARKER` again. The marker is made of \
+         letters, digits, `-` and `_`. Write `\\<<` for a word that begins with two angle brackets.",
+    ),
+    (
+        "ignored-words",
+        "some words are ignored",
+        "Caddy accepts these words and does nothing with them, and so do we. Remove them, so that nobody believes \
+         that they act.",
+    ),
+    (
+        "import-cycle",
+        "an import leads back to itself",
+        "A snippet or file imports itself, perhaps by way of others, which would never end.",
+    ),
+    (
+        "import-empty",
+        "an imported file is empty",
+        "The file exists and holds nothing but blanks. This is allowed, but seldom meant.",
+    ),
+    (
+        "import-no-match",
+        "no file matches an import pattern",
+        "A pattern with `*` or `?` may match nothing; the import is then empty. Files whose name begins with a \
+         dot are not matched by a leading `*`. The directory is watched: a file that appears later is taken up.",
+    ),
+    (
+        "import-not-found",
+        "there is no such snippet or file",
+        "`import` looks for a snippet of this name first, which must be defined above, and then for a file, \
+         relative to the file that holds the import line.",
+    ),
+    (
+        "import-pattern",
+        "an import pattern has too many wildcards",
+        "A pattern may hold one `*` and one `?`, and no `[…]`. More could take very long to match.",
+    ),
+    (
+        "import-too-deep",
+        "imports are nested too deep",
+        "Imports inside imports are limited. Real configurations have two or three levels.",
+    ),
+    (
+        "import-too-large",
+        "imports bring in too many words",
+        "Snippets that import one another several times multiply. The total is bounded so that a small file \
+         cannot use up the memory of the machine.",
+    ),
+    (
+        "import-unreadable",
+        "an imported file cannot be read",
+        "The file exists but is a directory, is not text, or may not be read by this user.",
+    ),
+    (
+        "invalid-duration",
+        "a duration is not usable",
+        "A duration is a number with a unit, or several: `300ms`, `30s`, `1m30s`, `2h`, `1d`.",
+    ),
+    (
+        "invalid-header-name",
+        "a header name is not usable",
+        "The name of a header is made of letters, digits and a few signs such as `-`.",
+    ),
+    (
+        "invalid-ip-range",
+        "an IP range is not usable",
+        "A range is an address or an address with a prefix length: `10.0.0.0/8`, `2001:db8::/32`. \
+         `private_ranges` stands for all private ones.",
+    ),
+    (
+        "invalid-json-config",
+        "a JSON configuration does not fit",
+        "The field is unknown, has the wrong type, or lacks a required part. Unknown fields are refused rather \
+         than ignored: a mistyped option would otherwise do nothing.",
+    ),
+    (
+        "invalid-listen-address",
+        "a listening address is not usable",
+        "An address is `[network/]host:port` or `[network/]host:first-last`, or `unix//absolute/path`.",
+    ),
+    (
+        "invalid-number",
+        "a number is not usable",
+        "The option takes a number in the range stated in its reference page.",
+    ),
+    (
+        "invalid-size",
+        "a size is not usable",
+        "A size is a number of bytes with an optional unit: `512`, `10MB` (decimal), `10MiB` (binary).",
+    ),
+    (
+        "invalid-status",
+        "a status code is not usable",
+        "A status is a three-digit code such as `404`, and where a class is allowed, `4xx`.",
+    ),
+    (
+        "invalid-tls-policy",
+        "TLS settings do not fit together",
+        "The protocol versions, ciphers, curves or client authentication named here are unknown or cannot be \
+         combined.",
+    ),
+    (
+        "key-in-clear",
+        "a key stands in clear in the file",
+        "Who can read the file can use the key, and it ends up in backups and version control. Put it into the \
+         environment and write `{$NAME}`, or into a file and write `{file./path}`.",
+    ),
+    (
+        "matcher-outside-site",
+        "a matcher is defined outside a site",
+        "A named matcher `@name` belongs to one site and is defined inside its block. To share one, define it in \
+         a snippet and import that into each site.",
+    ),
+    (
+        "missing-module-id",
+        "a JSON object does not say which module it is",
+        "A handler needs `\"handler\"`, an issuer or storage `\"module\"`, with the name of the module.",
+    ),
+    (
+        "mixed-schemes",
+        "HTTP and HTTPS on one port",
+        "A port speaks either HTTP or HTTPS. Two sites on one port must use the same; write the scheme into the \
+         address (`http://`, `https://`) or use another port.",
+    ),
+    (
+        "nesting-too-deep",
+        "blocks are nested too deep",
+        "Blocks inside blocks are limited to a depth that no real configuration comes near.",
+    ),
+    (
+        "no-certificate",
+        "a site has no certificate",
+        "The site is to be served over HTTPS and nothing says where its certificate comes from. Name one with \
+         `tls CERT KEY`, or serve plain HTTP with `http://` in the address.",
+    ),
+    (
+        "not-supported-yet",
+        "known, but cannot run yet",
+        "This is a valid Caddy configuration that `adapt` understands and this version cannot run. It is refused \
+         rather than ignored.",
+    ),
+    (
+        "not-text",
+        "the file is not text",
+        "A configuration file is UTF-8 text without NUL bytes. This looks like a binary file, or like text in \
+         another encoding.",
+    ),
+    (
+        "old-args-placeholder",
+        "an old spelling of an import argument",
+        "`{args.0}` still works and means `{args[0]}`, the spelling that also has ranges.",
+    ),
+    (
+        "path-in-site-address",
+        "an address holds a path",
+        "A path in a site's address works as a path matcher on the whole site. This is deprecated in Caddy: use \
+         `handle /path*` inside the site.",
+    ),
+    (
+        "path-required",
+        "exactly one path is required",
+        "This directive works on the path it matches, so it takes one path matcher such as `/api/*`.",
+    ),
+    (
+        "renamed-directive",
+        "an old name of a directive",
+        "The directive was renamed. The old name still works and means the same.",
+    ),
+    ("text-after-brace", "nothing may follow `{` on its line", "The lines of a block begin below its opening brace."),
+    (
+        "unclosed-block",
+        "a block is never closed",
+        "Every `{` at the end of a line needs its `}` on a line of its own. The message shows the block that was \
+         still open when the file ended; the missing brace may belong to a block inside it, so look for a `}` \
+         whose indent does not fit.",
+    ),
+    (
+        "undefined-matcher",
+        "a matcher is not defined",
+        "`@name` refers to a named matcher, which is defined in the same site: `@name path /x/*`.",
+    ),
+    (
+        "undefined-named-route",
+        "a named route is not defined",
+        "`invoke name` runs the route defined at the top of the file as `&(name) { … }`.",
+    ),
+    (
+        "unexpected-block",
+        "a block is not expected here",
+        "This directive takes no block. Remove the braces and what is between them.",
+    ),
+    (
+        "unexpected-close-brace",
+        "a `}` closes nothing",
+        "There is one `}` more than there are blocks. Remove it, or find the block above whose `{` is missing.",
+    ),
+    (
+        "unknown-directive",
+        "there is no such directive",
+        "The first word of a line in a site is the name of a directive. If the name belongs to a plugin of Caddy, \
+         it is not built in here. If it is an address, look for a missing `}` above.",
+    ),
+    (
+        "unknown-matcher",
+        "there is no such matcher",
+        "A named matcher is made of the kinds listed in the reference: `path`, `method`, `header`, `host`, \
+         `query`, `remote_ip`, `not` and others.",
+    ),
+    (
+        "unknown-option",
+        "there is no such global option",
+        "The first word of a line in the global options block is the name of an option. Directives do not belong \
+         there.",
+    ),
+    (
+        "unknown-subdirective",
+        "there is no such option here",
+        "The lines of a directive's block are its options, listed in its reference page.",
+    ),
+    (
+        "unordered-directive",
+        "a directive has no place in the order",
+        "Directives run in a fixed order, and this one has none. Give it one with the global option `order`, or \
+         use it inside `route`, where lines run as written.",
+    ),
+    (
+        "unreadable-text",
+        "the text cannot be split into words",
+        "This is a fault of this program, not of the file. Please report it with the file if you can share it.",
+    ),
+    (
+        "unspecified-site-address",
+        "an address is the unspecified address",
+        "`0.0.0.0` and `[::]` as a site's address match requests for that very host, which no client sends. Write \
+         `:80` for any host, and `bind` to choose an interface.",
+    ),
+    (
+        "unterminated-heredoc",
+        "a heredoc is never closed",
+        "A heredoc goes on until its marker stands again. The rest of the file was read as its text.",
+    ),
+    (
+        "unterminated-quote",
+        "quoted text is never closed",
+        "A quote at the beginning of a word goes on to the next quote of the same kind, over line ends too. The \
+         rest of the file was read as quoted text. Inside double quotes write `\\\"` for a quote; inside \
+         backticks nothing is escaped.",
+    ),
+    (
+        "wrong-argument-count",
+        "too few or too many words",
+        "The directive or option takes another number of arguments than this line has. Text with blanks in it is \
+         one argument only inside quotes.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    #[test]
+    fn the_table_is_in_order_and_complete_in_itself() {
+        assert!(CODES.is_sorted_by(|a, b| a.0 < b.0), "codes must be in alphabetical order, each once");
+        for (code, title, text) in CODES {
+            assert!(code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{code}");
+            assert!(!title.is_empty() && !title.ends_with('.') && text.ends_with('.'), "{code}");
+        }
+        assert!(explain("unclosed-block").is_some() && explain("no-such-code").is_none());
+    }
+
+    #[test]
+    fn every_code_in_use_has_an_entry() {
+        let makers = [
+            r#"Diagnostic::(?:error|warning)\(\s*"([a-z0-9-]+)""#,
+            r#"CompileError::new\(\s*"([a-z0-9-]+)""#,
+            r#"\.err\([^"]*?,\s*"([a-z0-9-]+)""#,
+            r#"(?:wrong|unterminated)\(\s*"([a-z0-9-]+)""#,
+        ];
+        let makers = makers.map(|m| regex::Regex::new(m).unwrap());
+        let mut used = BTreeSet::new();
+        visit(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut |text| {
+            for maker in &makers {
+                used.extend(maker.captures_iter(text).map(|c| c[1].to_owned()));
+            }
+        });
+        assert!(used.len() > 30, "the search for codes is broken: {used:?}");
+        let missing: Vec<_> = used.iter().filter(|code| explain(code).is_none()).collect();
+        assert!(missing.is_empty(), "add these codes to src/base/diagnostic/codes.rs: {missing:?}");
+    }
+
+    fn visit(directory: &Path, read: &mut dyn FnMut(&str)) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, read);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                read(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+}
