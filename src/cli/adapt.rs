@@ -14,14 +14,12 @@ pub fn adapt(args: &AdaptArgs) -> ExitCode {
         Ok(source) => source,
         Err(message) => return fail(message),
     };
-    let loaded = if args.validate {
-        load::load_runtime(&source, &REGISTRY).1
-    } else {
-        load::load_config(&source, &REGISTRY)
-    };
+    let loaded =
+        if args.validate { load::load_runtime(&source, &REGISTRY).1 } else { load::load_config(&source, &REGISTRY) };
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     eprint!("{}", diagnostic::render(&loaded.diagnostics, &loaded.sources, color));
-    let Some(config) = loaded.config.filter(|_| !loaded.diagnostics.iter().any(diagnostic::Diagnostic::is_error)) else {
+    let Some(config) = loaded.config.filter(|_| !loaded.diagnostics.iter().any(diagnostic::Diagnostic::is_error))
+    else {
         return ExitCode::FAILURE;
     };
     let text = if args.pretty { pretty(&config) } else { serde_json::to_string(&config) };

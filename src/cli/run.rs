@@ -37,12 +37,8 @@ pub fn start(args: &RunArgs) -> ExitCode {
         Err(error) => return fail(error),
     };
     let rest = std::env::args_os().skip(1).map(|a| if a == "start" { "run".into() } else { a });
-    let child = Command::new(exe)
-        .args(rest)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group_detached()
-        .spawn();
+    let child =
+        Command::new(exe).args(rest).stdin(Stdio::null()).stdout(Stdio::null()).process_group_detached().spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return fail(format_args!("cannot start: {error}")),

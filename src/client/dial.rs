@@ -63,7 +63,7 @@ pub(super) async fn dial(target: &Target, wanted: Wanted<'_>) -> Result<Dialed, 
 
 async fn connect(target: &Target) -> Result<(Stream, Option<SocketAddr>), ProxyError> {
     let options = &target.options;
-    let deadline = options.timeouts.dial.map(|limit| Instant::now() + limit);
+    let deadline = options.timeouts.dial.and_then(|limit| Instant::now().checked_add(limit));
     let connecting = async {
         match (&target.proxy, &options.address) {
             (Some(proxy), _) => connect_tcp(&proxy.host, proxy.port, options, deadline).await,
@@ -222,6 +222,8 @@ async fn connect_one(address: SocketAddr, options: &TargetOptions) -> io::Result
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
     if let Some(interval) = options.keepalive.probe_interval {
+        // Linux takes whole seconds up to this.
+        let interval = interval.clamp(Duration::from_secs(1), Duration::from_secs(32767));
         let probes = TcpKeepalive::new().with_time(interval).with_interval(interval);
         SockRef::from(&socket).set_tcp_keepalive(&probes)?;
     }

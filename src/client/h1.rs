@@ -259,7 +259,7 @@ impl HeadClock {
             (None, Instant::now(), "")
         };
         match limit {
-            Some(limit) => self.deadline.set(since + limit),
+            Some(limit) => self.deadline.set_after(since, limit),
             None => self.deadline.clear(),
         }
         self.deadline.poll(cx).map(|()| what)
@@ -342,7 +342,7 @@ impl HttpBody for H1Body {
             Poll::Pending => {
                 let Some(limit) = this.read_timeout else { return Poll::Pending };
                 if !this.deadline.is_set() {
-                    this.deadline.set(Instant::now() + limit);
+                    this.deadline.set_after(Instant::now(), limit);
                 }
                 this.deadline.poll(cx).map(|()| {
                     this.driver = Driver::Done;

@@ -24,7 +24,7 @@ use super::fault::{self, Reached};
 use super::h1::{Answer, Failure};
 use super::out_body::{OutBody, Upload};
 use super::stream::{Meter, Metered, Stream};
-use super::target::{Scheme, Target};
+use super::target::{Address, Scheme, Target};
 use super::ticker::Deadline;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
@@ -120,7 +120,7 @@ impl H2 {
             }
             let Some(limit) = limit else { return Poll::Pending };
             if !deadline.is_set() && upload.as_ref().is_none_or(|upload| upload.is_done()) {
-                deadline.set(Instant::now() + limit);
+                deadline.set_after(Instant::now(), limit);
             }
             deadline.poll(cx).map(|()| None)
         })
@@ -170,6 +170,7 @@ fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBo
     let scheme = if target.options.scheme == Scheme::Https { "https" } else { "http" };
     let authority = match request.headers().get(header::HOST) {
         Some(host) => Authority::try_from(host.as_bytes()).ok(),
+        None if matches!(target.options.address, Address::Unix(_)) => Some(Authority::from_static("localhost")),
         None => Authority::try_from(&*target.label).ok(),
     };
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -250,7 +251,7 @@ impl HttpBody for H2Body {
             Poll::Pending => {
                 let Some(limit) = this.read_timeout else { return Poll::Pending };
                 if !this.deadline.is_set() {
-                    this.deadline.set(Instant::now() + limit);
+                    this.deadline.set_after(Instant::now(), limit);
                 }
                 this.deadline.poll(cx).map(|()| {
                     this.in_flight = None;

@@ -29,6 +29,14 @@ impl Deadline {
         self.entry.as_ref().is_some_and(|entry| entry.at.get().is_some())
     }
 
+    /// Sets it to `limit` after `since`; a limit beyond what a clock can tell is none.
+    pub fn set_after(&mut self, since: Instant, limit: Duration) {
+        match since.checked_add(limit) {
+            Some(at) => self.set(at),
+            None => self.clear(),
+        }
+    }
+
     pub fn set(&mut self, at: Instant) {
         let entry = self.entry.get_or_insert_with(|| {
             Rc::new(Entry { at: Cell::new(None), waker: RefCell::new(None), bucket: Cell::new(None) })
@@ -158,6 +166,15 @@ mod tests {
             poll_fn(|cx| deadline.poll(cx)).await;
             let took = start.elapsed();
             assert!(took >= Duration::from_millis(50) && took < Duration::from_millis(400), "{took:?}");
+        });
+    }
+
+    #[test]
+    fn a_limit_beyond_all_time_is_none() {
+        local(async {
+            let mut deadline = Deadline::default();
+            deadline.set_after(Instant::now(), Duration::MAX);
+            assert!(!deadline.is_set());
         });
     }
 

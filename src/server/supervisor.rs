@@ -192,7 +192,10 @@ impl Supervisor {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            config: std::path::absolute(&self.source.path).unwrap_or_else(|_| self.source.path.clone()).display().to_string(),
+            config: std::path::absolute(&self.source.path)
+                .unwrap_or_else(|_| self.source.path.clone())
+                .display()
+                .to_string(),
             listening: self.server.addresses().collect(),
             open_connections: self.server.open_connections(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -308,4 +311,3 @@ impl Drop for PidFile {
         let _ = std::fs::remove_file(&self.0);
     }
 }
-

@@ -72,7 +72,8 @@ impl FileWatch {
                 event = self.events.recv(), if watcher_works => watcher_works = event.is_some(),
                 () = tokio::time::sleep(POLL) => {}
             }
-            while watcher_works && tokio::time::timeout(DEBOUNCE, self.events.recv()).await.is_ok_and(|e| e.is_some()) {}
+            while watcher_works && tokio::time::timeout(DEBOUNCE, self.events.recv()).await.is_ok_and(|e| e.is_some()) {
+            }
             let now = fingerprint(&self.paths);
             if now != self.seen {
                 self.seen = now;

@@ -22,6 +22,24 @@ fn a_refused_connection_gives_the_request_back() {
 }
 
 #[test]
+fn connecting_takes_no_longer_than_allowed() {
+    local(async {
+        // A full accept queue: the kernel drops further handshakes.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _first = TcpStream::connect(address).await.unwrap();
+        let mut options =
+            TargetOptions::new(Scheme::Http, Address::Tcp { host: "127.0.0.1".into(), port: address.port() });
+        options.timeouts.dial = SHORT;
+        let failed = go(&Target::new(options).unwrap(), get("/")).await.unwrap_err();
+        assert_eq!((failed.error.kind, failed.error.retry), (Kind::ConnectTimeout, Retry::Safe), "{}", failed.error);
+        assert!(failed.request.is_some());
+    });
+}
+
+#[test]
 fn an_unknown_name_fails_to_connect() {
     local(async {
         let address = Address::Tcp { host: "no-such-host.invalid".into(), port: 80 };
@@ -174,6 +192,30 @@ fn a_connection_that_closes_makes_room() {
         let client = async {
             let (one, two) = tokio::join!(go(&target, get("/")), go(&target, get("/")));
             assert!(one.is_ok() && two.is_ok());
+        };
+        tokio::join!(server, client);
+    });
+}
+
+#[test]
+fn an_idle_connection_of_one_worker_makes_room_for_another() {
+    local(async {
+        let origin = Origin::new().await;
+        let mut options = origin.options();
+        options.max_conns = Some(1);
+        let target = std::sync::Arc::new(Target::new(options).unwrap());
+        let server = async {
+            let mut first = origin.accept().await;
+            first.serve().await;
+            origin.accept().await.serve().await;
+        };
+        let client = async {
+            go(&target, get("/")).await.unwrap();
+            assert_eq!(idle_count(&target), 1);
+            let (told, done) = tokio::sync::oneshot::channel();
+            let shared = std::sync::Arc::clone(&target);
+            std::thread::spawn(move || local(async move { told.send(go(&shared, get("/")).await.is_ok()) }));
+            assert!(done.await.unwrap());
         };
         tokio::join!(server, client);
     });
