@@ -152,9 +152,8 @@ impl Builder<'_, '_> {
                     auto.skip.push(address.host.clone());
                 }
             }
-            let enabled = has_policy
-                || (!address.host.is_empty()
-                    && self.server.automatic_https.as_ref().is_some_and(|auto| !auto.skip.contains(&address.host)));
+            let skipped = self.server.automatic_https.as_ref().is_some_and(|auto| auto.skip.contains(&address.host));
+            let enabled = has_policy || (!address.host.is_empty() && !skipped);
             let is_http = address.scheme == "http" || address.port == self.ports.http;
             if address.scheme == "https" || (!is_http && enabled) {
                 tls.qualifies = true;
