@@ -35,6 +35,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Print a shell completion script
     Completion { shell: clap_complete::Shell },
+    /// Answer as an OpenAI-compatible API without any model, for trying things offline
+    SampleLlm(SampleArgs),
     /// Print the version
     Version,
 }
@@ -128,6 +130,19 @@ pub struct ExplainArgs {
     pub code: Option<String>,
 }
 
+#[derive(clap::Args)]
+pub struct SampleArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:11500")]
+    pub listen: String,
+    /// Time between the events of a stream
+    #[arg(long, value_name = "DURATION", default_value = "30ms")]
+    pub delay: String,
+    /// Answer 401 to a request without a key
+    #[arg(long)]
+    pub require_key: bool,
+}
+
 /// Looked for in this order when no file is named.
 const DEFAULT_FILES: [&str; 3] = ["Proxyfile", "Caddyfile", "/etc/llmproxy/Proxyfile"];
 
@@ -144,7 +159,7 @@ impl ConfigArgs {
             Some("json" | "") => Format::Json,
             Some(other) => return Err(format!("unknown adapter `{other}`: it is `proxyfile`, `caddyfile` or `json`")),
         };
-        Ok(Source { path, format, env_files: self.envfile.clone() })
+        Ok(Source { path, format, text: None, env_files: self.envfile.clone() })
     }
 }
 

@@ -5,6 +5,7 @@ mod args;
 mod explain;
 mod remote;
 mod run;
+mod sample_llm;
 mod validate;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Args::command(), "llmproxy", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::SampleLlm(args) => sample_llm::sample_llm(&args),
         Command::Version => {
             println!("llmproxy {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

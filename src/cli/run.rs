@@ -74,7 +74,7 @@ impl Detached for Command {
 }
 
 /// The process log before a configuration says otherwise: warnings and life-cycle messages on standard error.
-fn init_log() {
+pub fn init_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("LLMPROXY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -19,6 +19,8 @@ use crate::config::types::Config;
 pub struct Source {
     pub path: PathBuf,
     pub format: Format,
+    /// The configuration itself, instead of what `path` holds (a command that needs no file).
+    pub text: Option<String>,
     /// Files of `KEY=value` lines, read anew at each load.
     pub env_files: Vec<PathBuf>,
 }
@@ -64,8 +66,8 @@ pub fn load_config(source: &Source, registry: &'static Registry) -> Loaded {
     let (env, env_diagnostics) = environment(&source.env_files);
     env::set_current(Arc::clone(&env));
     let mut loaded = match source.format {
-        Format::Proxyfile => load_proxyfile(&source.path, &env, registry),
-        Format::Json => load_json(&source.path),
+        Format::Proxyfile => load_proxyfile(source, &env, registry),
+        Format::Json => load_json(&source.path, source.text.as_deref()),
     };
     loaded.diagnostics.splice(0..0, env_diagnostics);
     loaded.watched.extend(source.env_files.iter().cloned());
@@ -112,8 +114,12 @@ fn environment(files: &[PathBuf]) -> (Arc<Env>, Vec<Diagnostic>) {
     (Arc::new(env), diagnostics)
 }
 
-fn load_proxyfile(path: &Path, env: &Env, registry: &'static Registry) -> Loaded {
-    let read = expand::load(path, env, &|name| registry.directive(name).is_some());
+fn load_proxyfile(source: &Source, env: &Env, registry: &'static Registry) -> Loaded {
+    let known = |name: &str| registry.directive(name).is_some();
+    let read = match &source.text {
+        Some(text) => expand::load_text(&source.path.display().to_string(), text, env, &known),
+        None => expand::load(&source.path, env, &known),
+    };
     let resolved = resolve::resolve(&read.file, &read.sources, registry);
     let mut diagnostics = read.diagnostics;
     diagnostics.extend(resolved.diagnostics);
@@ -126,9 +132,12 @@ fn load_proxyfile(path: &Path, env: &Env, registry: &'static Registry) -> Loaded
     }
 }
 
-fn load_json(path: &Path) -> Loaded {
-    let mut loaded = Loaded { watched: vec![path.to_path_buf()], ..Loaded::default() };
-    let text = match std::fs::read_to_string(path) {
+fn load_json(path: &Path, text: Option<&str>) -> Loaded {
+    let mut loaded = Loaded::default();
+    if text.is_none() {
+        loaded.watched.push(path.to_path_buf());
+    }
+    let text = match text.map_or_else(|| std::fs::read_to_string(path), |t| Ok(t.to_owned())) {
         Ok(text) => text,
         Err(error) => {
             let message = format!("cannot read {}: {error}", path.display());

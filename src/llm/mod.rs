@@ -1,4 +1,5 @@
-//! Room 1: what LLM APIs say on the wire. Owns: error bodies, later wire formats, usage and prices. Pure: no I/O, no
-//! configuration.
+//! Room 1: what LLM APIs say on the wire. Owns: bodies, events and errors of the providers' formats, later usage and
+//! prices. Pure: no I/O, no clock. Must not know: HTTP handling, configuration.
 
 pub mod error_body;
+pub mod sample;

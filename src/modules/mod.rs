@@ -24,6 +24,7 @@ mod respond;
 mod rewrite;
 mod root;
 mod route;
+mod sample_llm;
 #[cfg(test)]
 mod testing;
 mod try_files;
@@ -54,6 +55,7 @@ const DIRECTIVES: &[&Directive] = &[
     &abort::DIRECTIVE,
     &error::DIRECTIVE,
     &respond::DIRECTIVE,
+    &sample_llm::DIRECTIVE,
     // Without a place in the running order.
     &handle_errors::DIRECTIVE,
 ];
@@ -67,6 +69,7 @@ const HANDLERS: &[HandlerModule] = &[
     request_body::HANDLER,
     respond::HANDLER,
     rewrite::HANDLER,
+    sample_llm::HANDLER,
     vars::HANDLER,
 ];
 
