@@ -9,6 +9,7 @@
 mod harness;
 
 mod behaviours;
+mod configs;
 mod corpus;
 mod golden_adapt;
 mod hostile;

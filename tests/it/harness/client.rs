@@ -91,7 +91,11 @@ pub fn request(port: u16, bytes: impl AsRef<[u8]>) -> Result<Response, NoRespons
 
 /// `GET path`, one connection, answered or the test fails.
 pub fn get(port: u16, path: &str) -> Response {
-    request(port, format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n")).expect("an answer")
+    get_of(port, "api.test", path)
+}
+
+pub fn get_of(port: u16, host: &str, path: &str) -> Response {
+    request(port, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).expect("an answer")
 }
 
 impl Connection<TcpStream> {

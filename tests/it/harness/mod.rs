@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod process;
+pub mod standin;
+pub mod tls;
 pub mod upstream;
 
 /// `Some(folder)` of a fixture beside the repository or its override in `variable`; `None`, with a message, where it is

@@ -93,23 +93,23 @@ impl Shared {
 }
 
 /// Threads here wait and write little: a thousand of them must be cheap.
-fn spawn(work: impl FnOnce() + Send + 'static) {
+pub(super) fn spawn(work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().stack_size(192 * 1024).spawn(work).unwrap();
 }
 
-struct Request {
-    method: String,
+pub(super) struct Request {
+    pub(super) method: String,
     target: String,
     version: String,
     headers: Vec<(String, String)>,
 }
 
 impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
@@ -140,7 +140,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
+pub(super) fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -177,7 +177,7 @@ fn answer(
         out.write_all(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly")?;
         return Ok(false);
     }
-    let body = read_body(request, reader, out)?;
+    let body = read_body(request, reader, |_, bytes| out.write_all(bytes))?;
     match path {
         "/close" => return Ok(false),
         "/hang" => {
@@ -252,15 +252,20 @@ fn echo(request: &Request, body: &Body, mut out: &TcpStream, shared: &Shared) ->
     out.write_all(format!("{head}Content-Length: {}\r\n\r\n{text}", seen.to_string().len()).as_bytes())
 }
 
-struct Body {
+pub(super) struct Body {
     framing: &'static str,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     trailers: Vec<(String, String)>,
 }
 
-fn read_body(request: &Request, reader: &mut impl BufRead, mut out: &TcpStream) -> std::io::Result<Body> {
+/// Reads the body as it is framed, after the interim answer that the client may wait for (`interim` writes it).
+pub(super) fn read_body<R: BufRead>(
+    request: &Request,
+    reader: &mut R,
+    interim: impl FnOnce(&mut R, &[u8]) -> std::io::Result<()>,
+) -> std::io::Result<Body> {
     if request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
-        out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        interim(reader, b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let mut body = Body { framing: "none", bytes: Vec::new(), trailers: Vec::new() };
     if request.header("transfer-encoding").is_some() {

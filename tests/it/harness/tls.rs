@@ -1,0 +1,28 @@
+//! TLS as a test client: trusts one authority, offers one protocol.
+
+use super::client::Connection;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub type TlsConnection = Connection<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>;
+
+/// Connects to loopback as to `name`, trusting `authority` (PEM), with the ALPN protocol `http/1.1`.
+pub fn connect(port: u16, name: &str, authority: &str) -> TlsConnection {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    Connection::over(rustls::StreamOwned::new(connection, stream))
+}
