@@ -92,9 +92,11 @@ pub struct Captures {
 /// What the reverse proxy learned, for `{http.reverse_proxy.*}`.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamFacts {
-    pub address: String,
-    pub host: String,
-    pub port: String,
+    /// `network/host:port`.
+    pub address: Arc<str>,
+    pub hostport: Arc<str>,
+    pub host: Arc<str>,
+    pub port: Arc<str>,
     pub requests: usize,
     pub max_requests: usize,
     pub fails: u32,

@@ -16,6 +16,7 @@ pub mod matcher;
 pub mod path;
 pub mod placeholder;
 pub mod regexp;
+pub mod response_handler;
 pub mod response_matcher;
 pub mod rewrite;
 pub mod route;

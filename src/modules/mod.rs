@@ -7,11 +7,13 @@ use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry}
 
 mod abort;
 mod auth_token;
+mod copy_response;
 mod error;
 mod fs;
 mod handle;
 mod handle_errors;
 mod handle_path;
+mod intercept;
 mod invoke;
 mod log_append;
 mod log_name;
@@ -21,6 +23,7 @@ mod method;
 mod redir;
 mod request_body;
 mod respond;
+mod reverse_proxy;
 mod rewrite;
 mod root;
 mod route;
@@ -41,6 +44,7 @@ const DIRECTIVES: &[&Directive] = &[
     &log_skip::OLD_SPELLING,
     &log_skip::DIRECTIVE,
     &log_name::DIRECTIVE,
+    &copy_response::HEADERS_DIRECTIVE,
     &request_body::DIRECTIVE,
     &redir::DIRECTIVE,
     &method::DIRECTIVE,
@@ -48,26 +52,35 @@ const DIRECTIVES: &[&Directive] = &[
     &uri::DIRECTIVE,
     &try_files::DIRECTIVE,
     &auth_token::DIRECTIVE,
+    &reverse_proxy::forward_auth::DIRECTIVE,
+    &intercept::DIRECTIVE,
     &invoke::DIRECTIVE,
     &handle::DIRECTIVE,
     &handle_path::DIRECTIVE,
     &route::DIRECTIVE,
     &abort::DIRECTIVE,
     &error::DIRECTIVE,
+    &copy_response::DIRECTIVE,
     &respond::DIRECTIVE,
     &sample_llm::DIRECTIVE,
+    &reverse_proxy::DIRECTIVE,
+    &reverse_proxy::php_fastcgi::DIRECTIVE,
     // Without a place in the running order.
     &handle_errors::DIRECTIVE,
 ];
 
 const HANDLERS: &[HandlerModule] = &[
     auth_token::HANDLER,
+    copy_response::HANDLER,
+    copy_response::HEADERS_HANDLER,
     error::HANDLER,
+    intercept::HANDLER,
     invoke::HANDLER,
     log_append::HANDLER,
     map::HANDLER,
     request_body::HANDLER,
     respond::HANDLER,
+    reverse_proxy::HANDLER,
     rewrite::HANDLER,
     sample_llm::HANDLER,
     vars::HANDLER,

@@ -1,1 +1,29 @@
-//! Room proxy.
+//! Room 5: the reverse-proxy engine. Owns: which upstream gets a request (balancing, health, retries), what the
+//! request and the response look like on the way (hop-by-hop headers, forwarding headers), upgrades, and the state of
+//! upstreams that outlives a reload. Must not know: how any of it is written in a configuration.
+//!
+//! ```text
+//! Exchange ─▶ Engine::call ─▶ choose an upstream ─▶ build the request ─▶ client::send
+//!                  ▲  failed, may try again │                               │
+//!                  └────────────────────────┘                               ▼
+//!            response ◀─ header ops ◀─ handle_response routes ◀─ health ◀─ head
+//! ```
+
+mod body;
+
+mod engine;
+mod gunzip;
+mod hash;
+mod outgoing;
+pub mod policy;
+pub mod retry;
+pub mod state;
+#[cfg(test)]
+mod testing;
+mod upgrade;
+pub mod upstream;
+
+pub use engine::{Buffer, Engine, Passive};
+pub use policy::Policy;
+pub use retry::RetryRules;
+pub use upstream::{TransportTemplate, Upstream};

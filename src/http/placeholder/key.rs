@@ -116,6 +116,7 @@ pub enum ErrorPart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamPart {
     Address,
+    HostPort,
     Host,
     Port,
     Requests,
@@ -300,7 +301,8 @@ fn parse_upstream(name: &str) -> Option<Key> {
         return header.parse().ok().map(Key::UpstreamHeader);
     }
     Some(Key::Upstream(match name {
-        "upstream.address" | "upstream.hostport" => UpstreamPart::Address,
+        "upstream.address" => UpstreamPart::Address,
+        "upstream.hostport" => UpstreamPart::HostPort,
         "upstream.host" => UpstreamPart::Host,
         "upstream.port" => UpstreamPart::Port,
         "upstream.requests" => UpstreamPart::Requests,

@@ -249,6 +249,7 @@ fn upstream(ex: &Exchange, part: UpstreamPart) -> Option<Cow<'_, str>> {
     let status = facts.status.or_else(|| ex.held_response.as_ref().map(|r| r.status().as_u16()));
     Some(match part {
         UpstreamPart::Address => Cow::Borrowed(&facts.address),
+        UpstreamPart::HostPort => Cow::Borrowed(&facts.hostport),
         UpstreamPart::Host => Cow::Borrowed(&facts.host),
         UpstreamPart::Port => Cow::Borrowed(&facts.port),
         UpstreamPart::Requests => Cow::Owned(facts.requests.to_string()),

@@ -1,0 +1,262 @@
+//! `transport http` to the client's options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+
+use super::config::{HttpTransport, KeepAlive as KeepAliveConfig, TlsOptions};
+use crate::client::{
+    Address, ClientIdentity, Curve, KeepAlive, ProxyChoice, ProxyUrl, RootSource, Scheme, TargetOptions, Timeouts,
+    TlsClientOptions, Trust, Versions,
+};
+use crate::config::compile_cx::{CompileCx, CompileError, read};
+use crate::config::nanos::Nanos;
+use crate::config::types::{Module, module_id};
+use crate::http::placeholder::Template;
+use crate::proxy::TransportTemplate;
+
+pub struct Transport {
+    pub template: Arc<TransportTemplate>,
+    pub tls: bool,
+    pub compression: bool,
+}
+
+/// `None` is the default transport.
+pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transport, CompileError> {
+    let config: HttpTransport = match module {
+        None => HttpTransport::default(),
+        Some(module) => match module_id(module, "protocol") {
+            "http" => read(module, "protocol")?,
+            "fastcgi" => return Err(CompileError::not_supported("the FastCGI transport")),
+            other => return Err(CompileError::not_supported(format_args!("transport `{other}`"))),
+        },
+    };
+    refuse_unsupported(&config)?;
+    let (versions, h2c) = versions(&config.versions)?;
+    let scheme = match (&config.tls, h2c) {
+        (Some(_), _) => Scheme::Https,
+        (None, true) => Scheme::H2c,
+        (None, false) => Scheme::Http,
+    };
+    // The address is the template's to fill in.
+    let mut options = TargetOptions::new(scheme, Address::Tcp { host: "".into(), port: 0 });
+    options.versions = versions;
+    options.timeouts = timeouts(&config);
+    options.keepalive = keepalive(config.keep_alive.as_ref());
+    options.max_conns = positive(config.max_conns_per_host);
+    options.max_response_header = positive(config.max_response_header_size);
+    options.proxy = proxy(&config)?;
+    if !config.local_address.is_empty() {
+        let address = config.local_address.parse().map_err(|_| {
+            CompileError::new("invalid-value", "`local_address` is not an IP address").within("local_address")
+        })?;
+        options.local_address = Some(address);
+    }
+    let mut except_ports = Vec::new();
+    if let Some(tls) = &config.tls {
+        let client = tls_client(tls, cx).map_err(|e| e.within("tls"))?;
+        let client = client
+            .build(versions)
+            .map_err(|e| CompileError::new("invalid-tls-options", e.to_string()).within("tls"))?;
+        options.tls = Some(client);
+        options.server_name = fixed(&tls.server_name, "server_name").map_err(|e| e.within("tls"))?;
+        except_ports.clone_from(&tls.except_ports);
+    }
+    Ok(Transport {
+        tls: config.tls.is_some(),
+        compression: config.compression.unwrap_or(true),
+        template: Arc::new(TransportTemplate { options, scheme, except_ports }),
+    })
+}
+
+fn refuse_unsupported(config: &HttpTransport) -> Result<(), CompileError> {
+    let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field));
+    if config.resolver.is_some() {
+        return no("`resolvers` of a transport", "resolver");
+    }
+    if !config.proxy_protocol.is_empty() {
+        return no("`proxy_protocol` towards upstreams", "proxy_protocol");
+    }
+    let Some(tls) = &config.tls else { return Ok(()) };
+    let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field).within("tls"));
+    if !tls.client_certificate_automate.is_empty() {
+        return no("an automated client certificate", "client_certificate_automate");
+    }
+    if !matches!(tls.renegotiation.as_str(), "" | "never") {
+        return no("TLS renegotiation", "renegotiation");
+    }
+    if tls.encrypted_client_hello.is_some() {
+        return no("encrypted client hello towards upstreams", "encrypted_client_hello");
+    }
+    Ok(())
+}
+
+/// What is allowed, and whether plain upstreams get HTTP/2 by prior knowledge.
+fn versions(list: &[String]) -> Result<(Versions, bool), CompileError> {
+    if list.is_empty() {
+        return Ok((Versions::default(), false));
+    }
+    let mut out = Versions { h1: false, h2: false };
+    let mut h2c = false;
+    for version in list {
+        match version.as_str() {
+            "1.1" => out.h1 = true,
+            "2" => out.h2 = true,
+            "h2c" => h2c = true,
+            "3" => return Err(CompileError::not_supported("HTTP/3 towards upstreams").within("versions")),
+            other => {
+                return Err(CompileError::new("invalid-value", format!("`{other}` is not an HTTP version"))
+                    .help("1.1, 2 or h2c")
+                    .within("versions"));
+            }
+        }
+    }
+    // Only h2c listed: TLS, if any, still needs a version to speak.
+    if !out.h1 && !out.h2 {
+        out.h2 = true;
+    }
+    Ok((out, h2c))
+}
+
+fn timeouts(config: &HttpTransport) -> Timeouts {
+    let default = Timeouts::default();
+    let or = |own: Nanos, default: Option<Duration>| if own.is_zero() { default } else { own.positive() };
+    Timeouts {
+        dial: or(config.dial_timeout, default.dial),
+        handshake: or(config.tls.as_ref().map_or(Nanos(0), |t| t.handshake_timeout), default.handshake),
+        response_header: config.response_header_timeout.positive(),
+        read: config.read_timeout.positive(),
+        write: config.write_timeout.positive(),
+        // Negative: one address after the other.
+        dial_fallback_delay: or(config.dial_fallback_delay, default.dial_fallback_delay),
+    }
+}
+
+fn keepalive(config: Option<&KeepAliveConfig>) -> KeepAlive {
+    let default = KeepAlive::default();
+    let Some(config) = config else { return default };
+    KeepAlive {
+        enabled: config.enabled.unwrap_or(true),
+        idle: config.idle_timeout.positive().unwrap_or(default.idle),
+        max_idle_per_host: positive(config.max_idle_conns_per_host).unwrap_or(default.max_idle_per_host),
+        probe_interval: if config.probe_interval.is_zero() {
+            default.probe_interval
+        } else {
+            config.probe_interval.positive()
+        },
+    }
+}
+
+fn proxy(config: &HttpTransport) -> Result<ProxyChoice, CompileError> {
+    let url = match &config.network_proxy {
+        Some(module) => match module_id(module, "from") {
+            "none" => return Ok(ProxyChoice::None),
+            "url" => module_id(module, "url"),
+            other => {
+                return Err(CompileError::not_supported(format_args!("network proxy `{other}`")).within("network_proxy"));
+            }
+        },
+        None if config.forward_proxy_url.is_empty() => return Ok(ProxyChoice::Environment),
+        None => &config.forward_proxy_url,
+    };
+    let url = fixed(url, "network_proxy")?.unwrap_or_default();
+    let url = ProxyUrl::parse(&url)
+        .map_err(|e| CompileError::new("invalid-proxy-url", e.to_string()).within("network_proxy"))?;
+    Ok(ProxyChoice::Url(Arc::new(url)))
+}
+
+fn tls_client(tls: &TlsOptions, cx: &mut CompileCx<'_>) -> Result<TlsClientOptions, CompileError> {
+    let mut roots = Vec::new();
+    let mut own_roots = false;
+    if let Some(pool) = &tls.ca {
+        own_roots = true;
+        trust(pool, &mut roots).map_err(|e| e.within("ca"))?;
+    }
+    if !tls.root_ca_pem_files.is_empty() || !tls.root_ca_pool.is_empty() {
+        own_roots = true;
+        roots.extend(tls.root_ca_pem_files.iter().map(|f| RootSource::PemFile(f.into())));
+        for der in &tls.root_ca_pool {
+            roots.push(base64_der(der).map_err(|e| e.within("root_ca_pool"))?);
+        }
+    }
+    for root in &roots {
+        if let RootSource::PemFile(path) = root {
+            cx.watched.push(path.clone());
+        }
+    }
+    let mut curves = Vec::new();
+    for (i, name) in tls.curves.iter().enumerate() {
+        let curve = Curve::parse(name)
+            .ok_or_else(|| CompileError::not_supported(format_args!("curve `{name}`")).within(i).within("curves"))?;
+        curves.push(curve);
+    }
+    Ok(TlsClientOptions {
+        trust: if own_roots { Trust::Only(roots) } else { Trust::System },
+        insecure_skip_verify: tls.insecure_skip_verify,
+        identity: identity(tls, cx)?,
+        curves,
+    })
+}
+
+fn trust(pool: &Module, roots: &mut Vec<RootSource>) -> Result<(), CompileError> {
+    let texts = |key: &str| pool.get(key).and_then(|v| v.as_array()).into_iter().flatten().filter_map(|v| v.as_str());
+    match module_id(pool, "provider") {
+        "file" => roots.extend(texts("pem_files").map(|f| RootSource::PemFile(f.into()))),
+        "inline" => {
+            for der in texts("trusted_ca_certs") {
+                roots.push(base64_der(der).map_err(|e| e.within("trusted_ca_certs"))?);
+            }
+        }
+        "combined" => {
+            for source in pool.get("sources").and_then(|v| v.as_array()).into_iter().flatten() {
+                match source.as_object() {
+                    Some(source) => trust(source, roots)?,
+                    None => return Err(CompileError::new("invalid-json-config", "a source is an object")),
+                }
+            }
+        }
+        other => {
+            return Err(CompileError::not_supported(format_args!("`tls_trust_pool {other}`")));
+        }
+    }
+    Ok(())
+}
+
+fn base64_der(text: &str) -> Result<RootSource, CompileError> {
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map(RootSource::Der)
+        .map_err(|_| CompileError::new("invalid-value", "a certificate is not base64 of DER"))
+}
+
+fn identity(tls: &TlsOptions, cx: &mut CompileCx<'_>) -> Result<Option<ClientIdentity>, CompileError> {
+    if tls.client_certificate_file.is_empty() && tls.client_certificate_key_file.is_empty() {
+        return Ok(None);
+    }
+    let mut file = |path: &str, field: &str| {
+        cx.watched.push(path.into());
+        std::fs::read(path)
+            .map_err(|e| CompileError::new("unreadable-file", format!("cannot read `{path}`: {e}")).within(field))
+    };
+    let chain = file(&tls.client_certificate_file, "client_certificate_file")?;
+    let key = file(&tls.client_certificate_key_file, "client_certificate_key_file")?;
+    Ok(Some(ClientIdentity { chain, key: key.into() }))
+}
+
+/// A text that must be known now; `None` when empty. Placeholders of the environment and files are.
+fn fixed(text: &str, field: &str) -> Result<Option<String>, CompileError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Template::parse(text).as_static() {
+        Some(fixed) => Ok(Some(fixed.to_owned())),
+        None => {
+            Err(CompileError::not_supported(format_args!("a placeholder of the request in `{field}`")).within(field))
+        }
+    }
+}
+
+fn positive(n: i64) -> Option<usize> {
+    usize::try_from(n).ok().filter(|n| *n > 0)
+}

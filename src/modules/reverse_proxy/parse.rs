@@ -1,0 +1,302 @@
+//! Reads the lines of `reverse_proxy`; `forward_auth` and `php_fastcgi` hand theirs on to it.
+
+use super::address;
+use super::config::{Config, HttpTransport, Upstream};
+use super::parse_transport::{Transport, transport};
+use super::words::{duration, duration_or_number, each_line, integer, size_or_unlimited};
+use super::{parse_dynamic, parse_health, parse_policy};
+use crate::base::diagnostic::Diagnostic;
+use crate::base::span::Span;
+use crate::config::directive_cx::{DirectiveCx, Parsed};
+use crate::config::response_handler::Responses;
+use crate::config::types::{self, Module};
+use crate::http::headers::{DefaultOnRequest, HeaderOps};
+use crate::syntax::token::Token;
+use crate::syntax::tree::Node;
+
+const OPTIONS: &[&str] = &[
+    "to",
+    "dynamic",
+    "lb_policy",
+    "lb_retries",
+    "lb_try_duration",
+    "lb_try_interval",
+    "lb_retry_match",
+    "flush_interval",
+    "request_buffers",
+    "response_buffers",
+    "stream_buffer_size",
+    "stream_timeout",
+    "stream_close_delay",
+    "trusted_proxies",
+    "header_up",
+    "header_down",
+    "method",
+    "rewrite",
+    "transport",
+    "handle_response",
+    "replace_status",
+    "verbose_logs",
+];
+
+/// What `private_ranges` stands for.
+const PRIVATE_RANGES: [&str; 6] = ["192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.1/8", "fd00::/8", "::1"];
+
+/// State of one directive while its lines are read.
+struct Reader<'n> {
+    config: Config,
+    /// The scheme all upstreams share, and where it was said; empty while none was.
+    scheme: String,
+    scheme_at: Option<Span>,
+    transport: Option<Transport>,
+    responses: Responses<'n>,
+}
+
+/// Reads upstream words and option lines on top of `base`.
+pub fn parse<'n>(
+    cx: &mut DirectiveCx<'_, '_>,
+    base: Config,
+    upstreams: &'n [Token],
+    lines: impl Iterator<Item = &'n Node>,
+) -> Parsed<Config> {
+    let mut reader = Reader {
+        config: base,
+        scheme: String::new(),
+        scheme_at: None,
+        transport: None,
+        responses: Responses::default(),
+    };
+    // A wrong upstream does not hide what is wrong in the lines.
+    let first = upstreams.iter().try_for_each(|token| reader.upstream(token));
+    let rest = each_line(cx, lines, |cx, node| reader.line(cx, node));
+    match (first, rest) {
+        (Ok(()), Ok(())) => {}
+        (Err(d), Ok(())) | (Ok(()), Err(d)) => return Err(d),
+        (Err(d), Err(more)) => {
+            cx.file.diagnostics.push(*more);
+            return Err(d);
+        }
+    }
+    reader.finish(cx)
+}
+
+impl<'n> Reader<'n> {
+    fn line(&mut self, cx: &mut DirectiveCx<'_, '_>, node: &'n Node) -> Parsed<()> {
+        if let Some(done) = self.responses.line(cx, node) {
+            return done;
+        }
+        let config = &mut self.config;
+        match node.name() {
+            "to" => cx.values(node)?.iter().try_for_each(|token| self.upstream(token))?,
+            "dynamic" => {
+                if config.dynamic_upstreams.is_some() {
+                    return Err(cx.duplicate(node));
+                }
+                config.dynamic_upstreams = Some(parse_dynamic::dynamic(cx, node)?);
+            }
+            "lb_policy" => {
+                if config.load_balancing.as_ref().is_some_and(|lb| lb.selection_policy.is_some()) {
+                    return Err(cx.duplicate(node));
+                }
+                let policy = parse_policy::policy(cx, node)?;
+                config.load_balancing.get_or_insert_default().selection_policy = Some(policy);
+            }
+            "lb_retries" => config.load_balancing.get_or_insert_default().retries = integer(cx.value(node)?)?,
+            "lb_try_duration" => {
+                config.load_balancing.get_or_insert_default().try_duration = duration(cx.value(node)?)?;
+            }
+            "lb_try_interval" => {
+                config.load_balancing.get_or_insert_default().try_interval = duration(cx.value(node)?)?;
+            }
+            "lb_retry_match" => {
+                let set = nested_matcher_set(cx, node)?;
+                config.load_balancing.get_or_insert_default().retry_match.push(set);
+            }
+            name if parse_health::OPTIONS.contains(&name) => {
+                parse_health::line(cx, &mut config.health_checks, node)?;
+            }
+            "flush_interval" => config.flush_interval = duration_or_number(cx.value(node)?)?,
+            "request_buffers" => config.request_buffers = size_or_unlimited(cx.value(node)?)?,
+            "response_buffers" => config.response_buffers = size_or_unlimited(cx.value(node)?)?,
+            "stream_buffer_size" => config.stream_buffer_size = super::words::size(cx.value(node)?)?,
+            "stream_timeout" => config.stream_timeout = duration_or_number(cx.value(node)?)?,
+            "stream_close_delay" => config.stream_close_delay = duration_or_number(cx.value(node)?)?,
+            "trusted_proxies" => {
+                cx.no_block(node)?;
+                for range in &node.args {
+                    if range.text() == "private_ranges" {
+                        config.trusted_proxies.extend(PRIVATE_RANGES.map(str::to_owned));
+                    } else {
+                        config.trusted_proxies.push(range.text().to_owned());
+                    }
+                }
+            }
+            "header_up" => {
+                cx.no_block(node)?;
+                warn_unneeded_header(cx, node);
+                let ops = config.headers.get_or_insert_default().request.get_or_insert_default();
+                header_op(cx, ops, node)?;
+            }
+            "header_down" => {
+                cx.no_block(node)?;
+                let ops = config.headers.get_or_insert_default().response.get_or_insert_default();
+                header_op(cx, &mut ops.ops, node)?;
+            }
+            "method" | "rewrite" => {
+                let value = cx.value(node)?.text().to_owned();
+                let rewrite = config.rewrite.get_or_insert_default();
+                if node.name() == "method" {
+                    rewrite.method = value;
+                } else {
+                    rewrite.uri = value;
+                }
+            }
+            "transport" => {
+                if self.transport.is_some() {
+                    return Err(cx.duplicate(node));
+                }
+                self.transport = Some(transport(cx, node)?);
+            }
+            "verbose_logs" => {
+                if config.verbose_logs {
+                    return Err(cx.duplicate(node));
+                }
+                config.verbose_logs = cx.flag(node)?;
+            }
+            _ => {
+                let known: Vec<&str> = OPTIONS.iter().chain(parse_health::OPTIONS).copied().collect();
+                return Err(cx.unknown(node, &known));
+            }
+        }
+        Ok(())
+    }
+
+    fn upstream(&mut self, token: &Token) -> Parsed<()> {
+        let parsed = address::parse(token.text()).map_err(|why| {
+            Box::new(
+                Diagnostic::error(
+                    "invalid-upstream-address",
+                    format!("`{}` is not an upstream address", token.shown()),
+                )
+                .at(token.span, "")
+                .help(why),
+            )
+        })?;
+        if !self.scheme.is_empty() && parsed.scheme != self.scheme {
+            let mut d =
+                Diagnostic::error("mixed-upstream-schemes", "all upstreams of one reverse_proxy share one scheme")
+                    .at(
+                        token.span,
+                        if parsed.scheme.is_empty() { "no scheme".into() } else { format!("`{}://`", parsed.scheme) },
+                    )
+                    .help("give all of them the same scheme, or use two reverse_proxy lines");
+            if let Some(span) = self.scheme_at {
+                d = d.also(span, format!("`{}://` here", self.scheme));
+            }
+            return Err(Box::new(d));
+        }
+        self.scheme = parsed.scheme;
+        self.scheme_at = Some(token.span);
+        self.config.upstreams.extend(parsed.dials.into_iter().map(|dial| Upstream { dial, max_requests: 0 }));
+        Ok(())
+    }
+
+    /// Settles the transport by the scheme and reads the response routes.
+    fn finish(mut self, cx: &mut DirectiveCx<'_, '_>) -> Parsed<Config> {
+        if matches!(self.scheme.as_str(), "https" | "h2c")
+            && self.transport.is_none()
+            && self.config.transport.is_none()
+        {
+            self.transport = Some(Transport::Http(Box::default()));
+        }
+        let here = self.scheme_at.unwrap_or(cx.node.name.span);
+        match self.transport {
+            Some(Transport::Http(mut http)) => {
+                match self.scheme.as_str() {
+                    "https" => {
+                        http.tls.get_or_insert_default();
+                    }
+                    "http" if http.tls.is_some() => {
+                        return Err(cx.err(
+                            here,
+                            "contradicting-options",
+                            "the upstream is `http://` but its transport has TLS options",
+                        ));
+                    }
+                    "h2c" => http.versions = vec!["h2c".into(), "2".into()],
+                    _ => {}
+                }
+                // The default transport is left out, as Caddy leaves it out.
+                if *http != HttpTransport::default() {
+                    self.config.transport = Some(protocol("http", &*http));
+                }
+            }
+            Some(Transport::Fastcgi(fastcgi)) => {
+                if self.scheme == "https" {
+                    return Err(cx.err(here, "contradicting-options", "the fastcgi transport has no TLS"));
+                }
+                self.config.transport = Some(protocol("fastcgi", &fastcgi));
+            }
+            None => {}
+        }
+        self.responses.finish(cx, &mut self.config.handle_response)?;
+        Ok(self.config)
+    }
+}
+
+/// `{"protocol": NAME, …}`.
+pub fn protocol(name: &str, typed: &impl serde::Serialize) -> Module {
+    types::module("protocol", name, typed)
+}
+
+/// `lb_retry_match KIND …` or a block of such lines.
+fn nested_matcher_set(cx: &mut DirectiveCx<'_, '_>, node: &Node) -> Parsed<types::MatcherSet> {
+    match (node.args.split_first(), &node.block) {
+        (None, Some(block)) => cx.matcher_set(&block.nodes),
+        (Some((name, args)), block) => {
+            let line = Node { name: name.clone(), args: args.to_vec(), block: block.clone() };
+            cx.matcher_set(std::slice::from_ref(&line))
+        }
+        (None, None) => Err(cx.arg_err(node)),
+    }
+}
+
+fn header_op(cx: &mut DirectiveCx<'_, '_>, ops: &mut HeaderOps, node: &Node) -> Parsed<()> {
+    let (field, value, replacement) = match node.args.as_slice() {
+        [field] => (field, None, None),
+        [field, value] => (field, Some(value), None),
+        [field, value, replacement] => (field, Some(value), Some(replacement)),
+        _ => return Err(cx.arg_err(node)),
+    };
+    ops.add_line(field.text(), value.map_or("", Token::text), replacement.map(Token::text)).map_err(
+        |DefaultOnRequest| {
+            Box::new(Diagnostic::error(DefaultOnRequest::CODE, DefaultOnRequest::MESSAGE).at(field.span, ""))
+        },
+    )
+}
+
+/// Lines that only repeat what the proxy does by itself.
+fn warn_unneeded_header(cx: &mut DirectiveCx<'_, '_>, node: &Node) {
+    let [field, value] = node.args.as_slice() else { return };
+    let repeats = match field.text().to_ascii_lowercase().as_str() {
+        "host" => matches!(value.text(), "{hostport}" | "{http.request.hostport}"),
+        "x-forwarded-for" => {
+            matches!(
+                value.text(),
+                "{remote}" | "{http.request.remote}" | "{remote_host}" | "{http.request.remote.host}"
+            )
+        }
+        "x-forwarded-proto" => matches!(value.text(), "{scheme}" | "{http.request.scheme}"),
+        "x-forwarded-host" => {
+            matches!(value.text(), "{host}" | "{http.request.host}" | "{hostport}" | "{http.request.hostport}")
+        }
+        _ => false,
+    };
+    if repeats {
+        cx.warn(
+            Diagnostic::warning("unneeded-header-up", "the reverse proxy sends this header by itself")
+                .at(node.span(), "")
+                .help("remove the line"),
+        );
+    }
+}

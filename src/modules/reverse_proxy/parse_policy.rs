@@ -1,0 +1,76 @@
+//! `lb_policy NAME … { fallback …; max_age … }`.
+
+use super::config::Policy;
+use super::words::{duration, each_line, integer, invalid, unknown_module};
+use crate::config::directive_cx::{DirectiveCx, Parsed};
+use crate::config::types::{Module, module};
+use crate::syntax::token::Token;
+use crate::syntax::tree::Node;
+
+pub const POLICIES: &[&str] = &[
+    "random",
+    "random_choose",
+    "first",
+    "round_robin",
+    "weighted_round_robin",
+    "least_conn",
+    "ip_hash",
+    "client_ip_hash",
+    "uri_hash",
+    "query",
+    "header",
+    "cookie",
+];
+
+/// The words after `lb_policy` or `fallback`.
+pub fn policy(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
+    let Some((name, args)) = line.args.split_first() else { return Err(cx.arg_err(line)) };
+    let id = name.text();
+    if !POLICIES.contains(&id) {
+        return Err(unknown_module(name, "load balancing policy", POLICIES));
+    }
+    let mut policy = Policy::default();
+    match (id, args) {
+        (
+            "random" | "first" | "round_robin" | "least_conn" | "ip_hash" | "client_ip_hash" | "uri_hash" | "cookie",
+            [],
+        ) => {}
+        ("weighted_round_robin", [_, ..]) => policy.weights = args.iter().map(weight).collect::<Parsed<_>>()?,
+        ("random_choose", [n]) => policy.choose = integer(n)?,
+        ("query", [key]) => policy.key = key.text().to_owned(),
+        ("header", [field]) => policy.field = field.text().to_owned(),
+        ("cookie", [name]) => policy.name = name.text().to_owned(),
+        ("cookie", [name, secret]) => {
+            policy.name = name.text().to_owned();
+            policy.secret = secret.text().to_owned();
+        }
+        _ => return Err(cx.arg_err(line)),
+    }
+    if !matches!(id, "query" | "header" | "cookie") {
+        cx.no_block(line)?;
+    }
+    each_line(cx, line.lines(), |cx, node| match node.name() {
+        "fallback" if policy.fallback.is_some() => Err(cx.duplicate(node)),
+        "fallback" => {
+            policy.fallback = Some(self::policy(cx, node)?);
+            Ok(())
+        }
+        "max_age" if id == "cookie" => {
+            if !policy.max_age.is_zero() {
+                return Err(cx.duplicate(node));
+            }
+            let value = cx.value(node)?;
+            policy.max_age = duration(value)?;
+            if policy.max_age.0 > 0 { Ok(()) } else { Err(invalid(value, "a duration above zero")) }
+        }
+        _ => Err(cx.unknown(node, if id == "cookie" { &["fallback", "max_age"] } else { &["fallback"] })),
+    })?;
+    Ok(module("policy", id, &policy))
+}
+
+fn weight(token: &Token) -> Parsed<i64> {
+    match integer(token)? {
+        n if n >= 0 => Ok(n),
+        _ => Err(invalid(token, "a weight of zero or more")),
+    }
+}

@@ -1,0 +1,269 @@
+//! Heads on their way: what of a request goes to the upstream and what of a response to the client.
+//!
+//! Both are made in one pass that leaves hop-by-hop fields behind (RFC 9110 section 7.6.1). The request's own headers
+//! stay as they are: logs, error routes and further attempts need them.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use crate::http::exchange::{Exchange, Peer, contains};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Headers for the upstream, before configured operations.
+pub fn request(ex: &Exchange, trusted: &[IpNet], has_body: bool) -> HeaderMap {
+    let mut out = HeaderMap::with_capacity(ex.headers.len() + 6);
+    let named = Named::by_connection(&ex.headers);
+    let mut te_trailers = false;
+    for (name, value) in &ex.headers {
+        match name.as_str() {
+            "te" => te_trailers |= list_has(value, "trailers"),
+            n if is_hop_by_hop(n) || named.has(name) => {}
+            // Answered by the server; asking the upstream too would wait for a second answer.
+            "expect" => {}
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {}
+            "content-length" if !has_body && (value == "0" || ex.body.is_empty()) => {}
+            _ => {
+                out.append(name, value.clone());
+            }
+        }
+    }
+    if te_trailers {
+        out.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade_of(&ex.headers) {
+        out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        out.insert(header::UPGRADE, protocol);
+    }
+    out.append(header::VIA, via(ex.version));
+    forwarded(ex, trusted, &mut out);
+    out
+}
+
+/// `X-Forwarded-For`, `-Proto` and `-Host`: the client's own are believed only from a trusted proxy.
+fn forwarded(ex: &Exchange, trusted: &[IpNet], out: &mut HeaderMap) {
+    let Peer::Ip(_) = &ex.conn.peer else {
+        // A unix socket has no address to add; what it says is kept only when it is trusted.
+        if ex.server.trusted_proxies_unix {
+            for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+                for value in ex.headers.get_all(&name) {
+                    out.append(&name, value.clone());
+                }
+            }
+        }
+        return;
+    };
+    let believed = ex.peer_is_trusted() || ex.peer_ip().is_some_and(|ip| contains(trusted, ip));
+    let last =
+        |name: &HeaderName| ex.headers.get_all(name).iter().next_back().filter(|v| believed && !v.is_empty()).cloned();
+    out.insert(X_FORWARDED_FOR, forwarded_for(ex, believed));
+    let scheme = HeaderValue::from_static(ex.scheme());
+    out.insert(X_FORWARDED_PROTO, last(&X_FORWARDED_PROTO).unwrap_or(scheme));
+    let host = ex.headers.get(header::HOST).cloned();
+    if let Some(host) = last(&X_FORWARDED_HOST).or(host) {
+        out.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+fn forwarded_for(ex: &Exchange, believed: bool) -> HeaderValue {
+    let own = &ex.conn.peer_ip_value;
+    if !believed || !ex.headers.contains_key(X_FORWARDED_FOR) {
+        return own.clone();
+    }
+    let mut text: Vec<u8> = Vec::with_capacity(64);
+    for value in ex.headers.get_all(X_FORWARDED_FOR).iter().filter(|v| !v.is_empty()) {
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(own.as_bytes());
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| own.clone())
+}
+
+/// Whether to ask for gzip on the client's behalf (and so to undo it): Go's transport does, unless the client said
+/// what it takes, wants a part, or will get no body.
+pub fn wants_gzip(method: &Method, headers: &HeaderMap) -> bool {
+    *method != Method::HEAD && !headers.contains_key(header::ACCEPT_ENCODING) && !headers.contains_key(header::RANGE)
+}
+
+/// Removes hop-by-hop fields of a response and adds `via`.
+pub fn response(headers: &mut HeaderMap, version: Version) {
+    let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    let named = Named::by_connection(headers);
+    for name in headers.keys() {
+        if is_hop_by_hop(name.as_str()) || name == header::TE || named.has(name) {
+            gone.push(name.clone());
+        }
+    }
+    for name in gone {
+        headers.remove(name);
+    }
+    headers.append(header::VIA, via(version));
+}
+
+/// The protocol a request asks to change to, in lower case.
+pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    if !headers.get_all(header::CONNECTION).iter().any(|v| list_has(v, "upgrade")) {
+        return None;
+    }
+    let protocol = headers.get(header::UPGRADE)?;
+    if protocol.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&protocol.as_bytes().to_ascii_lowercase()).ok()
+}
+
+/// `trailer` is not among them here although Go removes it: Go announces trailers anew, we pass the announcement on.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "alt-svc"
+    )
+}
+
+/// Fields that `connection` declares to be for one hop only.
+struct Named(SmallVec<[HeaderName; 2]>);
+
+impl Named {
+    fn by_connection(headers: &HeaderMap) -> Self {
+        let mut names = SmallVec::new();
+        for value in headers.get_all(header::CONNECTION) {
+            for word in value.as_bytes().split(|b| *b == b',') {
+                let word = word.trim_ascii();
+                // The usual words need no name.
+                if word.is_empty() || word.eq_ignore_ascii_case(b"keep-alive") || word.eq_ignore_ascii_case(b"close") {
+                    continue;
+                }
+                if let Ok(name) = HeaderName::from_bytes(word) {
+                    names.push(name);
+                }
+            }
+        }
+        Self(names)
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        // A client cannot take away what routing and framing stand on.
+        self.0.contains(name) && !matches!(name.as_str(), "host" | "content-length")
+    }
+}
+
+fn list_has(value: &HeaderValue, word: &str) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+}
+
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 llmproxy",
+        Version::HTTP_2 => "2.0 llmproxy",
+        Version::HTTP_3 => "3.0 llmproxy",
+        _ => "1.1 llmproxy",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::testing::exchange;
+
+    fn sent(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        request(&with(pairs), &[], false)
+    }
+
+    fn with(pairs: &[(&'static str, &'static str)]) -> Exchange {
+        let mut ex = exchange("GET", "/");
+        for (name, value) in pairs {
+            ex.headers.append(*name, HeaderValue::from_static(value));
+        }
+        ex
+    }
+
+    fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_plain_request_gains_what_caddy_adds() {
+        let out =
+            sent(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "front")]);
+        assert_eq!(all(&out, "host"), ["a.test"]);
+        assert_eq!(all(&out, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(all(&out, "x-forwarded-proto"), ["http"]);
+        assert_eq!(all(&out, "x-forwarded-host"), ["a.test"]);
+        assert_eq!(all(&out, "via"), ["1.1 llmproxy"]);
+        assert!(!out.contains_key("user-agent"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed() {
+        let ex = with(&[
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "7.7.7.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "front"),
+        ]);
+        let out = request(&ex, &["192.0.2.0/24".parse().unwrap()], false);
+        assert_eq!(all(&out, "x-forwarded-for"), ["6.6.6.6, 7.7.7.7, 192.0.2.1"]);
+        assert_eq!(all(&out, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&out, "x-forwarded-host"), ["front"]);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_behind() {
+        let out = sent(&[
+            ("connection", "X-Drop, keep-alive, Host"),
+            ("x-drop", "1"),
+            ("keep-alive", "5"),
+            ("proxy-authorization", "secret"),
+            ("te", "trailers, gzip"),
+            ("expect", "100-continue"),
+            ("upgrade", "h2c"),
+            ("via", "1.0 fred"),
+        ]);
+        for gone in ["connection", "x-drop", "keep-alive", "proxy-authorization", "expect", "upgrade"] {
+            assert!(!out.contains_key(gone), "{gone}");
+        }
+        assert_eq!(all(&out, "te"), ["trailers"]);
+        assert_eq!(all(&out, "host"), ["a.test"]);
+        assert_eq!(all(&out, "via"), ["1.0 fred", "1.1 llmproxy"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_again() {
+        let out = sent(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+        assert_eq!(all(&out, "connection"), ["Upgrade"]);
+        assert_eq!(all(&out, "upgrade"), ["websocket"]);
+    }
+
+    #[test]
+    fn responses_lose_their_hop_by_hop_fields() {
+        let mut headers =
+            with(&[("connection", "X-Hop"), ("x-hop", "1"), ("keep-alive", "5"), ("server", "u")]).headers;
+        response(&mut headers, Version::HTTP_11);
+        assert!(!headers.contains_key("x-hop") && !headers.contains_key("keep-alive"));
+        assert_eq!(all(&headers, "server"), ["u"]);
+        assert_eq!(all(&headers, "via"), ["1.1 llmproxy"]);
+    }
+
+    #[test]
+    fn gzip_is_asked_for_only_on_the_clients_behalf() {
+        let plain = HeaderMap::new();
+        assert!(wants_gzip(&Method::GET, &plain));
+        assert!(!wants_gzip(&Method::HEAD, &plain));
+        for name in [header::RANGE, header::ACCEPT_ENCODING] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("x"));
+            assert!(!wants_gzip(&Method::GET, &headers));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether a failed attempt is followed by another (Caddy's rules): a pure decision.
+
+use std::time::Duration;
+
+use crate::base::error::{Kind, ProxyError, Retry};
+use crate::http::matcher::MatcherSets;
+
+#[derive(Default)]
+pub struct RetryRules {
+    /// Attempts after the first; 0 = no limit when there is a duration, else none.
+    pub retries: u32,
+    /// How long to go on trying; zero = not by time.
+    pub try_duration: Duration,
+    /// Pause between attempts.
+    pub try_interval: Duration,
+    /// Which requests may be sent again although an upstream may have seen them; `None` = GET only.
+    pub matchers: Option<MatcherSets>,
+}
+
+/// What a failure means for another attempt.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    No,
+    Yes,
+    /// If the request is one that may be sent twice.
+    IfAllowed,
+}
+
+impl RetryRules {
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.retries > 0 || !self.try_duration.is_zero()
+    }
+
+    /// `retried` counts the attempts after the first, `elapsed` the time since the first began.
+    #[must_use]
+    pub fn decide(&self, error: &ProxyError, retried: u32, elapsed: Duration) -> Again {
+        if !self.enabled()
+            || (!self.try_duration.is_zero() && elapsed >= self.try_duration)
+            || (self.retries > 0 && retried >= self.retries)
+        {
+            return Again::No;
+        }
+        match (error.kind, error.retry) {
+            // What the client did wrong stays wrong with another upstream.
+            (Kind::ClientGone | Kind::ClientBody | Kind::BodyTooLarge | Kind::Internal, _) => Again::No,
+            (Kind::NoUpstream, _) | (_, Retry::Safe) => Again::Yes,
+            _ => Again::IfAllowed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(retries: u32, seconds: u64) -> RetryRules {
+        RetryRules { retries, try_duration: Duration::from_secs(seconds), ..RetryRules::default() }
+    }
+
+    fn error(kind: Kind, retry: Retry) -> ProxyError {
+        ProxyError::new(kind, retry, "")
+    }
+
+    #[test]
+    fn without_rules_nothing_is_tried_again() {
+        let e = error(Kind::ConnectFailed, Retry::Safe);
+        assert_eq!(rules(0, 0).decide(&e, 0, Duration::ZERO), Again::No);
+    }
+
+    #[test]
+    fn the_limits_of_count_and_time_both_hold() {
+        let e = error(Kind::ConnectFailed, Retry::Safe);
+        assert_eq!(rules(2, 0).decide(&e, 1, Duration::from_secs(99)), Again::Yes);
+        assert_eq!(rules(2, 0).decide(&e, 2, Duration::ZERO), Again::No);
+        assert_eq!(rules(0, 1).decide(&e, 99, Duration::from_millis(999)), Again::Yes);
+        assert_eq!(rules(0, 1).decide(&e, 0, Duration::from_secs(1)), Again::No);
+        assert_eq!(rules(1, 1).decide(&e, 1, Duration::ZERO), Again::No);
+    }
+
+    #[test]
+    fn what_an_upstream_may_have_seen_needs_permission() {
+        let r = rules(9, 0);
+        assert_eq!(r.decide(&error(Kind::UpstreamClosed, Retry::IfIdempotent), 0, Duration::ZERO), Again::IfAllowed);
+        assert_eq!(r.decide(&error(Kind::NoUpstream, Retry::No), 0, Duration::ZERO), Again::Yes);
+        assert_eq!(r.decide(&error(Kind::ClientGone, Retry::Safe), 0, Duration::ZERO), Again::No);
+    }
+}

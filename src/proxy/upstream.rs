@@ -1,0 +1,212 @@
+//! An upstream: where it is, how it is reached, what is known about it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use http::HeaderValue;
+
+use super::state::HostState;
+use crate::client::{Address, Scheme, Target, TargetOptions};
+use crate::http::exchange::Exchange;
+use crate::http::placeholder::{Template, Unknown};
+
+/// Addresses made from placeholders that are remembered per upstream; a stranger can choose how many there are.
+const MAX_RENDERED: usize = 256;
+
+pub struct Upstream {
+    /// The address as configured, which is its identity in hashing and in the table of states.
+    pub name: Box<str>,
+    place: Place,
+    pub state: Arc<HostState>,
+    /// Requests at once beyond which it is full; `None` = no limit.
+    pub max_requests: Option<usize>,
+}
+
+enum Place {
+    Fixed(Arc<Reachable>),
+    Rendered { template: Template, transport: Arc<TransportTemplate>, seen: Mutex<HashMap<Box<str>, Arc<Reachable>>> },
+}
+
+/// One dial address with all that is needed to send there.
+#[derive(Debug)]
+pub struct Reachable {
+    pub target: Target,
+    /// `network/host:port`.
+    pub address: Arc<str>,
+    pub hostport: Arc<str>,
+    pub host: Arc<str>,
+    pub port: Arc<str>,
+    /// The `Host` that names this upstream: without the port where it is the scheme's own.
+    pub host_value: HeaderValue,
+}
+
+/// How the upstreams of one handler are reached: all options but the address.
+#[derive(Debug)]
+pub struct TransportTemplate {
+    /// `address` and `scheme` are replaced per upstream.
+    pub options: TargetOptions,
+    /// The scheme of upstreams; those on one of `except_ports` get plain HTTP.
+    pub scheme: Scheme,
+    pub except_ports: Vec<String>,
+}
+
+impl Upstream {
+    /// `dial` is `host:port`, `network/host:port` or `unix/path`, perhaps with placeholders.
+    pub fn new(dial: &str, transport: &Arc<TransportTemplate>, max_requests: Option<usize>) -> Result<Self, String> {
+        let template = Template::parse(dial);
+        let place = match template.as_static() {
+            Some(fixed) => Place::Fixed(Arc::new(transport.reach(fixed)?)),
+            None => Place::Rendered { template, transport: Arc::clone(transport), seen: Mutex::default() },
+        };
+        let scheme = match transport.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::H2c => "h2c",
+        };
+        let state = HostState::adopt(&format!("{scheme}://{dial}"));
+        Ok(Self { name: dial.into(), place, state, max_requests })
+    }
+
+    /// Where this request goes.
+    pub fn reach(&self, ex: &Exchange) -> Result<Arc<Reachable>, String> {
+        match &self.place {
+            Place::Fixed(reachable) => Ok(Arc::clone(reachable)),
+            Place::Rendered { template, transport, seen } => {
+                let dial = template.render(ex, Unknown::Empty);
+                if let Some(known) = lock(seen).get(&*dial) {
+                    return Ok(Arc::clone(known));
+                }
+                let made = Arc::new(transport.reach(&dial)?);
+                let mut seen = lock(seen);
+                if seen.len() >= MAX_RENDERED {
+                    // Any will do: those in use are asked for again.
+                    if let Some(old) = seen.keys().next().cloned() {
+                        seen.remove(&old);
+                    }
+                }
+                seen.insert(dial.into(), Arc::clone(&made));
+                Ok(made)
+            }
+        }
+    }
+
+    /// Healthy, given how many recent failures are too many, and not full.
+    pub fn available(&self, now: Instant, max_fails: Option<usize>) -> bool {
+        max_fails.is_none_or(|max| self.state.fails(now) < max)
+            && self.max_requests.is_none_or(|max| self.state.requests() < max)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TransportTemplate {
+    /// The message says what is wrong with the address; it may be shown to an admin, not to a client.
+    pub fn reach(&self, dial: &str) -> Result<Reachable, String> {
+        let (network, rest) = dial.split_once('/').unwrap_or(("tcp", dial));
+        let (address, host, port) = match network {
+            "unix" => {
+                // File permissions are for sockets that are listened on.
+                let path = rest.split('|').next().unwrap_or(rest);
+                if path.is_empty() {
+                    return Err("a unix socket address needs a path".into());
+                }
+                (Address::Unix(path.into()), path, "")
+            }
+            "tcp" => {
+                let (host, port) = crate::http::exchange::split_host_port(rest);
+                let number: u16 = port.parse().map_err(|_| "an upstream address needs a port number".to_owned())?;
+                if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@".contains(c)) {
+                    return Err("the host of an upstream address is not valid".into());
+                }
+                // No host means this machine, as in Go.
+                let place = if host.is_empty() { "127.0.0.1" } else { host };
+                (Address::Tcp { host: place.into(), port: number }, host, port)
+            }
+            other => return Err(format!("upstreams on network `{other}` are not supported")),
+        };
+        let mut options = self.options.clone();
+        options.scheme = match self.scheme {
+            Scheme::Https if self.except_ports.iter().any(|p| p == port) => Scheme::Http,
+            scheme => scheme,
+        };
+        let scheme = options.scheme;
+        options.address = address;
+        let target = Target::new(options).map_err(|e| e.0)?;
+        let hostport = match network {
+            "unix" => host.to_owned(),
+            _ if host.contains(':') => format!("[{host}]:{port}"),
+            _ => format!("{host}:{port}"),
+        };
+        let own_port = matches!((scheme, port), (Scheme::Https, "443") | (Scheme::Http | Scheme::H2c, "80"));
+        let named = if own_port { hostport.rsplit_once(':').map_or(&*hostport, |(h, _)| h) } else { &hostport };
+        let host_value = HeaderValue::from_str(named).map_err(|_| "the host is not valid in a header".to_owned())?;
+        Ok(Reachable {
+            target,
+            address: format!("{network}/{hostport}").into(),
+            hostport: hostport.into(),
+            host: host.into(),
+            port: port.into(),
+            host_value,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::testing::exchange;
+    use std::time::Duration;
+
+    fn transport(scheme: Scheme) -> Arc<TransportTemplate> {
+        let options = TargetOptions::new(scheme, Address::Tcp { host: "".into(), port: 0 });
+        Arc::new(TransportTemplate { options, scheme, except_ports: vec!["8080".into()] })
+    }
+
+    #[test]
+    fn addresses_name_the_upstream() {
+        let https = transport(Scheme::Https);
+        let r = https.reach("api.test:443").unwrap();
+        assert_eq!(
+            (&*r.address, &*r.hostport, r.host_value.as_bytes()),
+            ("tcp/api.test:443", "api.test:443", &b"api.test"[..])
+        );
+        assert_eq!(https.reach("[::1]:8443").unwrap().host_value, "[::1]:8443");
+        assert_eq!(https.reach("a:8080").unwrap().target.options().scheme, Scheme::Http);
+        assert_eq!(https.reach(":9").unwrap().target.label(), "127.0.0.1:9");
+        assert_eq!(&*transport(Scheme::Http).reach("unix//run/x|0222").unwrap().address, "unix//run/x");
+        for bad in ["a", "a:x", "udp/a:1", "unix/", "a b:1", "a/b:1"] {
+            assert!(https.reach(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rendered_addresses_are_remembered_within_a_bound() {
+        let up = Upstream::new("{http.request.uri.query.h}:80", &transport(Scheme::Http), None).unwrap();
+        let first = up.reach(&exchange("GET", "/?h=one")).unwrap();
+        assert!(Arc::ptr_eq(&first, &up.reach(&exchange("GET", "/?h=one")).unwrap()));
+        for n in 0..2 * MAX_RENDERED {
+            up.reach(&exchange("GET", &format!("/?h=h{n}"))).unwrap();
+        }
+        let Place::Rendered { seen, .. } = &up.place else { panic!() };
+        assert_eq!(lock(seen).len(), MAX_RENDERED);
+        assert!(up.reach(&exchange("GET", "/?h=a%20b")).is_err());
+    }
+
+    #[test]
+    fn failures_and_load_make_it_unavailable() {
+        let up = Upstream::new("availability.test:80", &transport(Scheme::Http), Some(1)).unwrap();
+        let now = Instant::now();
+        assert!(up.available(now, Some(1)));
+        let guard = up.state.begin();
+        assert!(!up.available(now, Some(1)));
+        drop(guard);
+        up.state.fail(now, Duration::from_secs(1));
+        assert!(!up.available(now, Some(1)));
+        assert!(up.available(now, Some(2)));
+        assert!(up.available(now, None));
+        assert!(up.available(now + Duration::from_secs(1), Some(1)));
+    }
+}
