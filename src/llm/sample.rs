@@ -95,9 +95,7 @@ impl ChatRequest {
             }
             format!("data: {chunk}\n\n")
         };
-        let delta = |delta: Value, finish: Value| {
-            json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}])
-        };
+        let delta = |delta: Value, finish: Value| json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]);
         let mut events = vec![chunk(delta(json!({"role": "assistant", "content": ""}), Value::Null), None)];
         events.extend(self.pieces().into_iter().map(|p| chunk(delta(json!({"content": p}), Value::Null), None)));
         events.push(chunk(delta(json!({}), json!("stop")), None));
@@ -168,7 +166,8 @@ fn words(text: &str) -> usize {
 
 /// A unit vector from a hash of the text (FNV-1a, then a linear congruential generator).
 fn vector(text: &str, dimensions: usize) -> Vec<f32> {
-    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let mut state =
+        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let raw: Vec<f32> = (0..dimensions)
         .map(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

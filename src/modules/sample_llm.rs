@@ -73,7 +73,11 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
             "delay" => {
                 let word = cx.one(line)?;
                 out.delay = parse_duration(word.text()).filter(|d| *d >= 0).ok_or_else(|| {
-                    cx.err(word.span, "invalid-duration", format!("`{}` is not a duration such as `20ms`", word.shown()))
+                    cx.err(
+                        word.span,
+                        "invalid-duration",
+                        format!("`{}` is not a duration such as `20ms`", word.shown()),
+                    )
                 })?;
             }
             "require_key" if line.args.is_empty() => out.require_key = true,
