@@ -27,7 +27,7 @@ pub fn name(access: &mut AccessLog, next: &mut usize) {
 pub fn associate(block: &ServerBlock, sites: &[SiteInfo], server: &mut ServerLogs) {
     let Some(site) = sites.get(block.site) else { return };
     let log_hosts = block.log_hosts(sites);
-    for access in site.access_logs.iter().filter(|access| !access.no_hostname) {
+    for (access, _) in site.access_logs.iter().filter(|(access, _)| !access.no_hostname) {
         if !access.hostnames.is_empty() {
             access.hostnames.iter().for_each(|host| add_logger(server, host, &access.name));
         } else if block.has_catch_all_key(sites) {
@@ -60,7 +60,7 @@ pub fn section(pairings: &[Pairing], sites: &[SiteInfo], cx: &FileCx<'_>) -> Opt
         named.push((DEFAULT.to_owned(), Some(Log::default())));
     }
     let blocks = pairings.iter().flat_map(|pairing| &pairing.blocks);
-    for access in blocks.filter_map(|block| sites.get(block.site)).flat_map(|site| &site.access_logs) {
+    for (access, _) in blocks.filter_map(|block| sites.get(block.site)).flat_map(|site| &site.access_logs) {
         named.push((access.name.clone(), access.log.clone()));
     }
     named.retain(|(name, _)| !name.is_empty());

@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod pairing;
 mod pki;
+mod places;
 mod policies;
 pub mod ports;
 mod servers;
@@ -72,7 +73,13 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     let default_bind = default_bind(&cx.options);
     let mut pairings = pairing::pair(&sites, &default_bind, &ports, &mut cx.diagnostics);
     let mut servers = servers::build(&mut pairings, &mut sites, &named_routes, &ports, &mut cx);
+    // By listeners, as the options may rename a server.
+    let by_listeners: BTreeMap<Vec<String>, Vec<usize>> =
+        pairings.iter().map(|p| (p.addresses(), p.blocks.iter().map(|block| block.site).collect())).collect();
     options::apply_servers(&mut servers, &mut cx);
+    let served =
+        servers.iter().filter_map(|(name, server)| Some((name.clone(), by_listeners.get(&server.listen)?.clone())));
+    let served: BTreeMap<String, Vec<usize>> = served.collect();
     let metrics = hoist_metrics(&mut servers, &cx.options);
 
     let tls = tls_app::build(&pairings, &sites, &mut cx);
@@ -93,7 +100,8 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
             servers,
         });
     }
-    let spans = spans::take(&mut config);
+    let mut spans = spans::take(&mut config);
+    places::record(&mut spans, &config, file.globals.as_deref().unwrap_or_default(), &sites, &served);
     Resolved { config, spans, diagnostics: cx.diagnostics }
 }
 
@@ -142,9 +150,9 @@ fn read_site(block: &SiteBlock, sources: &SourceMap, log_counter: &mut usize, cx
                 Err(ConfigValue::Bind { addresses, protocols }) => site.binds.push(Bind { addresses, protocols }),
                 Err(ConfigValue::AccessLog(mut access)) => {
                     logs::name(&mut access, log_counter);
-                    site.access_logs.push(access);
+                    site.access_logs.push((access, node.span()));
                 }
-                Err(ConfigValue::Tls(value)) => site.tls.push(value),
+                Err(ConfigValue::Tls(value)) => site.tls.push((value, node.span())),
                 Err(ConfigValue::Route(_) | ConfigValue::Routes(_)) => {}
             }
         }

@@ -91,7 +91,7 @@ impl Builder<'_, '_> {
     fn listeners(&mut self) {
         let own = |protocols: &Vec<String>| protocols.iter().any(|p| !p.is_empty()).then(|| protocols.clone());
         let listeners = &self.pairing.listeners;
-        self.server.listen = listeners.iter().map(|(address, _)| address.clone()).collect();
+        self.server.listen = self.pairing.addresses();
         let protocols: Vec<_> = listeners.iter().map(|(_, protocols)| own(protocols)).collect();
         if protocols.iter().any(Option::is_some) {
             self.server.listen_protocols = protocols;
@@ -115,12 +115,12 @@ impl Builder<'_, '_> {
     fn tls_of_block(&mut self, block: &ServerBlock, sites: &[SiteInfo], tls: &mut TlsFacts) {
         let Some(site) = sites.get(block.site) else { return };
         let mut hosts = block.hosts(sites);
-        let forced = site.tls.iter().any(|value| matches!(value, TlsValue::Other("tls.force_automate", _)));
+        let forced = site.tls.iter().any(|(value, _)| matches!(value, TlsValue::Other("tls.force_automate", _)));
         // Whether a host of the block, not the empty name that may be added below, is forced.
         let forced = forced && !hosts.is_empty();
         let (default_sni, fallback_sni) = self.default_names();
 
-        let site_policies = site.tls.iter().filter_map(|value| match value {
+        let site_policies = site.tls.iter().filter_map(|(value, _)| match value {
             TlsValue::ConnectionPolicy(policy) => policy.as_object(),
             _ => None,
         });
@@ -143,7 +143,7 @@ impl Builder<'_, '_> {
             }
         }
 
-        let has_policy = site.tls.iter().any(|value| matches!(value, TlsValue::ConnectionPolicy(_)));
+        let has_policy = site.tls.iter().any(|(value, _)| matches!(value, TlsValue::ConnectionPolicy(_)));
         let only_http_port = self.server.listen.iter().all(|listen| self.is_on_http_port(listen));
         for address in block.addresses(sites) {
             if !only_http_port && address.scheme == "http" && !address.host.is_empty() {

@@ -24,9 +24,10 @@ pub struct SiteInfo {
     pub routes: Vec<Placed>,
     pub error_routes: Vec<Subroute>,
     pub binds: Vec<Bind>,
-    pub access_logs: Vec<AccessLog>,
+    /// With the place of the line, as the next.
+    pub access_logs: Vec<(AccessLog, Span)>,
     /// In text order.
-    pub tls: Vec<TlsValue>,
+    pub tls: Vec<(TlsValue, Span)>,
     /// Named routes that lines of this site invoke, with the place.
     pub invoked: Vec<(String, Span)>,
 }
@@ -54,6 +55,13 @@ pub struct Pairing {
     pub listeners: Vec<(String, Vec<String>)>,
     /// Most specific first once the servers are built.
     pub blocks: Vec<ServerBlock>,
+}
+
+impl Pairing {
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(|(address, _)| address.clone()).collect()
+    }
 }
 
 impl ServerBlock {

@@ -122,6 +122,8 @@ fn read_mark(value: &Value) -> Option<Span> {
     Some(Span { file: FileId(number(0)?), start: number(1)?, end: number(2)? })
 }
 
-fn escape(step: &str) -> String {
+/// A step of a JSON pointer.
+#[must_use]
+pub fn escape(step: &str) -> String {
     step.replace('~', "~0").replace('/', "~1")
 }

@@ -193,6 +193,15 @@ fn logs_are_named_and_left_out_of_the_default_log() {
 }
 
 #[test]
+fn pointers_lead_to_tls_and_log_lines() {
+    let (resolved, sources) = adapt("a.com {\n tls tls1.3\n log INFO\n}\nb.com {\n tls tls1.2\n}");
+    let place = |pointer: &str| spans::nearest(&resolved.spans, pointer).map(|span| sources.text(span));
+    assert_eq!(place("/logging/logs/log0/writer"), Some("log INFO"));
+    assert_eq!(place("/apps/http/servers/srv0/tls_connection_policies/0/protocol_min"), Some("tls tls1.3"));
+    assert_eq!(place("/apps/http/servers/srv0/tls_connection_policies/1"), Some("tls tls1.2"));
+}
+
+#[test]
 fn pointers_lead_back_to_the_lines_and_leave_no_trace() {
     let (resolved, sources) = adapt("a.com {\n handle /x {\n say deep\n }\n}");
     let place = |pointer: &str| spans::nearest(&resolved.spans, pointer).map(|span| sources.text(span));
@@ -202,6 +211,7 @@ fn pointers_lead_back_to_the_lines_and_leave_no_trace() {
     assert_eq!(place(&handle), Some("handle /x"));
     assert_eq!(place(&format!("{handle}/match/0/path")), Some("handle /x"));
     assert_eq!(place(&format!("{handle}/handle/0/routes/0/handle/0/word")), Some("say deep"));
+    assert_eq!(place("/apps/http/servers/srv0/listen/0"), Some("a.com"));
     assert_eq!(place("/apps/tls"), None);
     assert!(!serde_json::to_string(&resolved.config).unwrap().contains("span"));
 }
