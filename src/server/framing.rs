@@ -51,11 +51,6 @@ impl Default for FramingWatch {
 }
 
 impl FramingWatch {
-    /// True while a head is incomplete and some of it has come.
-    pub fn in_head(&self) -> bool {
-        matches!(self.state, State::Head)
-    }
-
     pub fn stop(&mut self) {
         self.state = State::Opaque;
         self.head = Vec::new();
@@ -102,10 +97,10 @@ impl FramingWatch {
             // Blank lines before a request line are skipped (RFC 9112 §2.2).
             let skip = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
             let bytes = &bytes[skip..];
-            return match memchr::memmem::find(bytes, b"\r\n\r\n") {
+            return match head_end(bytes) {
                 Some(end) => {
-                    self.state = judge(&bytes[..end + 2])?;
-                    Ok(&bytes[end + 4..])
+                    self.state = judge(&bytes[..end])?;
+                    Ok(&bytes[end..])
                 }
                 None => {
                     self.head.extend_from_slice(bytes);
@@ -115,13 +110,13 @@ impl FramingWatch {
         }
         let before = self.head.len();
         self.head.extend_from_slice(bytes);
-        let from = before.saturating_sub(3);
-        match memchr::memmem::find(&self.head[from..], b"\r\n\r\n") {
+        let from = before.saturating_sub(2);
+        match head_end(&self.head[from..]) {
             Some(end) => {
                 let end = from + end;
-                self.state = judge(&self.head[..end + 2])?;
+                self.state = judge(&self.head[..end])?;
                 self.head = Vec::new();
-                Ok(&bytes[(end + 4).saturating_sub(before)..])
+                Ok(&bytes[end.saturating_sub(before)..])
             }
             None if self.head.len() > MAX_HEAD => {
                 self.stop();
@@ -132,21 +127,32 @@ impl FramingWatch {
     }
 }
 
-/// Reads the framing fields of a head whose lines all end in CRLF.
+/// Where a head ends: after a line end that an empty line follows. A lone LF ends a line here, as it does for hyper;
+/// `judge` then refuses it.
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', bytes).find_map(|i| match bytes.get(i + 1..)? {
+        [b'\n', ..] => Some(i + 2),
+        [b'\r', b'\n', ..] => Some(i + 3),
+        _ => None,
+    })
+}
+
+/// Reads the framing fields of a head, its final empty line included.
 fn judge(head: &[u8]) -> Result<State, ()> {
     let mut length: Option<u64> = None;
     let mut chunked = false;
-    let mut lines = head.split(|b| *b == b'\n');
+    // Every piece is then a line without its LF.
+    let mut lines = head.strip_suffix(b"\n").unwrap_or(head).split(|b| *b == b'\n');
     // The request line: a line end within it is judged below like any other.
     if !lines.next().is_some_and(|l| l.ends_with(b"\r")) {
         return Err(());
     }
     for line in lines {
+        // A bare LF ends a line for some parsers and not for others; so does a bare CR.
+        let Some(line) = line.strip_suffix(b"\r") else { return Err(()) };
         if line.is_empty() {
             continue;
         }
-        // A bare LF ends a line for some parsers and not for others; so does a bare CR.
-        let Some(line) = line.strip_suffix(b"\r") else { return Err(()) };
         if memchr::memchr(b'\r', line).is_some() {
             return Err(());
         }
@@ -283,6 +289,13 @@ mod tests {
     }
 
     #[test]
+    fn lone_line_feeds_are_seen_wherever_they_are() {
+        for head in ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"] {
+            assert_eq!(verdict(head.as_bytes()), Verdict::Ambiguous, "{head:?}");
+        }
+    }
+
+    #[test]
     fn framing_that_can_be_read_in_two_ways_is_seen() {
         for fields in [
             "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
@@ -296,6 +309,7 @@ mod tests {
             "X: a\nContent-Length: 3\r\n",
             "X: a\rY: b\r\n",
             "no colon\r\n",
+            "X: a\n",
         ] {
             let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\nabc");
             assert_eq!(verdict(head.as_bytes()), Verdict::Ambiguous, "{fields:?}");

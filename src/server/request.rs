@@ -149,7 +149,8 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
     match head.uri.authority() {
         // Absolute form, or HTTP/2: the target's authority is the host, whatever the field says (RFC 9112 §3.2.2).
         Some(authority) => {
-            if authority.as_str().contains('@') {
+            // Without a scheme it is the authority form, which is for CONNECT alone.
+            if authority.as_str().contains('@') || head.uri.scheme().is_none() {
                 return Err(BAD);
             }
             let value = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD)?;
