@@ -21,8 +21,8 @@ use crate::tls::CertStore;
 
 /// Go's and Caddy's default for the largest request head.
 const MAX_HEAD: usize = 1 << 20;
-const READ_HEADER: Duration = Duration::from_secs(60);
-const IDLE: Duration = Duration::from_secs(300);
+const READ_HEADER: Duration = Duration::from_mins(1);
+const IDLE: Duration = Duration::from_mins(5);
 
 /// Makes the whole runtime, or gives all errors at once, each with the JSON pointer of its place.
 ///

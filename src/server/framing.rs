@@ -290,7 +290,9 @@ mod tests {
 
     #[test]
     fn lone_line_feeds_are_seen_wherever_they_are() {
-        for head in ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"] {
+        for head in
+            ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\n"]
+        {
             assert_eq!(verdict(head.as_bytes()), Verdict::Ambiguous, "{head:?}");
         }
     }

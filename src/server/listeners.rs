@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::sys;
 use crate::compile::address::ListenAddr;
 
 /// Connections the kernel holds for us while all workers are busy.
@@ -102,7 +102,7 @@ fn bind(address: &ListenAddr) -> io::Result<Socket> {
     let socket = match address {
         ListenAddr::Tcp { ip, port } => bind_tcp(*ip, *port)?,
         ListenAddr::Unix { path, mode } => bind_unix(path, *mode)?,
-        ListenAddr::Fd(fd) => inherited(*fd)?,
+        ListenAddr::Fd(fd) => Socket::from(sys::inherited(*fd)?),
     };
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -149,24 +149,5 @@ fn bind_unix(path: &std::path::Path, mode: Option<u32>) -> io::Result<Socket> {
     // Caddy's default for a unix listener: write permission for the owner only.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode.unwrap_or(0o200)))?;
     socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-/// A socket that the parent process opened (systemd socket activation, `fd/N`).
-#[allow(unsafe_code)] // taking over a descriptor by number is what `fd/N` means
-fn inherited(fd: i32) -> io::Result<Socket> {
-    // SAFETY: F_GETFD only asks whether the number is an open descriptor.
-    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "no such inherited descriptor"));
-    }
-    // SAFETY: the descriptor is open; it is duplicated, so that closing ours leaves the inherited one usable again.
-    let dup = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
-    if dup < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `dup` is a fresh descriptor that nobody else owns.
-    let owned = unsafe { OwnedFd::from_raw_fd(dup) };
-    let socket = Socket::from(owned);
-    debug_assert!(socket.as_raw_fd() == dup);
     Ok(socket)
 }

@@ -16,6 +16,7 @@ mod request;
 mod response_body;
 mod socket;
 pub mod supervisor;
+mod sys;
 mod upgrade;
 pub mod watch;
 mod worker;

@@ -25,6 +25,12 @@ pub struct FileWatch {
     seen: u64,
 }
 
+impl Default for FileWatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl FileWatch {
     #[must_use]
     pub fn new() -> Self {

@@ -17,6 +17,7 @@ use super::conn_state::{ConnState, Phase};
 use super::connection;
 use super::listeners::{ListenSocket, Listening};
 use super::socket::Plain;
+use super::sys;
 use crate::compile::address::ListenAddr;
 use crate::compile::runtime::{ListenerSpec, Runtime};
 use crate::http::exchange::ServerFacts;
@@ -382,29 +383,11 @@ impl Worker {
     }
 }
 
-/// One system call asks for all of them whether the peer has closed.
-#[allow(unsafe_code)] // poll(2) wants descriptors that outlive the call, which `ConnState` keeps true on this thread
+/// Ends the connections whose peer has closed its side.
 fn kill_gone(serving: &[Arc<ConnState>]) {
-    let mut fds: Vec<libc::pollfd> = Vec::with_capacity(serving.len());
-    let mut states = Vec::with_capacity(serving.len());
-    for state in serving {
-        if let Some(fd) = state.fd() {
-            fds.push(libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 });
-            states.push(state);
-        }
-    }
-    if fds.is_empty() {
-        return;
-    }
-    // SAFETY: the pointer and length describe `fds`; poll does not keep them; sockets are closed by this thread only.
-    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 0) };
-    if ready <= 0 {
-        return;
-    }
-    for (fd, state) in fds.iter().zip(states) {
-        if fd.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0 {
-            state.kill.notify_one();
-        }
+    let (fds, states): (Vec<_>, Vec<_>) = serving.iter().filter_map(|s| Some((s.fd()?, s))).unzip();
+    for index in sys::closed_by_peer(&fds) {
+        states[index].kill.notify_one();
     }
 }
 

@@ -154,7 +154,9 @@ fn proxy(config: &HttpTransport) -> Result<ProxyChoice, CompileError> {
             "none" => return Ok(ProxyChoice::None),
             "url" => module_id(module, "url"),
             other => {
-                return Err(CompileError::not_supported(format_args!("network proxy `{other}`")).within("network_proxy"));
+                return Err(
+                    CompileError::not_supported(format_args!("network proxy `{other}`")).within("network_proxy")
+                );
             }
         },
         None if config.forward_proxy_url.is_empty() => return Ok(ProxyChoice::Environment),
