@@ -10,7 +10,6 @@
 pub mod error;
 pub mod exchange;
 pub mod handler;
-pub mod header_value;
 pub mod headers;
 pub mod matcher;
 pub mod path;

@@ -14,6 +14,7 @@ use super::error::HandlerError;
 use super::exchange::Exchange;
 use super::path::{QueryValues, clean_path, decode_path, escape_path, escaped_path, is_valid_escaped, query_escape};
 use super::placeholder::{Template, Unknown};
+use super::regexp;
 use target::Target;
 
 mod query;
@@ -92,7 +93,7 @@ impl Rewrite {
             if r.find.is_empty() {
                 return Err(("path_regexp", "the expression to find is empty".into()));
             }
-            let regex = Regex::new(&r.find).map_err(|e| ("path_regexp", e.to_string()))?;
+            let regex = regexp::compile(&r.find).map_err(|e| ("path_regexp", e.to_string()))?;
             regexps.push((regex, Template::parse(&r.replace)));
         }
         let query = config.query.as_ref().map(query::CompiledOps::compile).transpose().map_err(|e| ("query", e))?;

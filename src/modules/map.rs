@@ -168,7 +168,7 @@ fn row(mapping: &Mapping, destinations: &[Box<str>]) -> Result<Row, CompileError
     let input = match (mapping.input.is_empty(), mapping.input_regexp.as_str()) {
         (_, "") => Input::Exact(mapping.input.as_str().into()),
         (true, pattern) => Input::Pattern(
-            Regex::new(pattern)
+            crate::http::regexp::compile(pattern)
                 .map_err(|e| CompileError::new("invalid-regexp", e.to_string()).within("input_regexp"))?,
         ),
         (false, _) => {

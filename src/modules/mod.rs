@@ -6,13 +6,18 @@
 use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry};
 
 mod abort;
+mod acme_server;
 mod auth_token;
+mod basic_auth;
 mod copy_response;
+mod encode;
 mod error;
+mod file_server;
 mod fs;
 mod handle;
 mod handle_errors;
 mod handle_path;
+mod header;
 mod intercept;
 mod invoke;
 mod log_append;
@@ -20,22 +25,28 @@ mod log_name;
 mod log_skip;
 mod map;
 mod method;
+mod metrics;
+mod push;
 mod redir;
 mod request_body;
+mod request_header;
 mod respond;
 mod reverse_proxy;
 mod rewrite;
 mod root;
 mod route;
 mod sample_llm;
+mod templates;
 #[cfg(test)]
 mod testing;
+mod tracing;
 mod try_files;
 mod uri;
 mod vars;
 
 /// All directives. The order of the `ordered` ones is the default running order (Caddy's, with ours inserted).
 const DIRECTIVES: &[&Directive] = &[
+    &tracing::DIRECTIVE,
     &map::DIRECTIVE,
     &vars::DIRECTIVE,
     &fs::DIRECTIVE,
@@ -44,6 +55,7 @@ const DIRECTIVES: &[&Directive] = &[
     &log_skip::OLD_SPELLING,
     &log_skip::DIRECTIVE,
     &log_name::DIRECTIVE,
+    &header::DIRECTIVE,
     &copy_response::HEADERS_DIRECTIVE,
     &request_body::DIRECTIVE,
     &redir::DIRECTIVE,
@@ -52,8 +64,14 @@ const DIRECTIVES: &[&Directive] = &[
     &uri::DIRECTIVE,
     &try_files::DIRECTIVE,
     &auth_token::DIRECTIVE,
+    &basic_auth::OLD_SPELLING,
+    &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
+    &request_header::DIRECTIVE,
+    &encode::DIRECTIVE,
+    &push::DIRECTIVE,
     &intercept::DIRECTIVE,
+    &templates::DIRECTIVE,
     &invoke::DIRECTIVE,
     &handle::DIRECTIVE,
     &handle_path::DIRECTIVE,
@@ -63,26 +81,38 @@ const DIRECTIVES: &[&Directive] = &[
     &copy_response::DIRECTIVE,
     &respond::DIRECTIVE,
     &sample_llm::DIRECTIVE,
+    &metrics::DIRECTIVE,
     &reverse_proxy::DIRECTIVE,
     &reverse_proxy::php_fastcgi::DIRECTIVE,
+    &file_server::DIRECTIVE,
+    &acme_server::DIRECTIVE,
     // Without a place in the running order.
     &handle_errors::DIRECTIVE,
 ];
 
 const HANDLERS: &[HandlerModule] = &[
+    acme_server::HANDLER,
     auth_token::HANDLER,
+    basic_auth::HANDLER,
     copy_response::HANDLER,
     copy_response::HEADERS_HANDLER,
+    encode::HANDLER,
     error::HANDLER,
+    file_server::HANDLER,
+    header::HANDLER,
     intercept::HANDLER,
     invoke::HANDLER,
     log_append::HANDLER,
     map::HANDLER,
+    metrics::HANDLER,
+    push::HANDLER,
     request_body::HANDLER,
     respond::HANDLER,
     reverse_proxy::HANDLER,
     rewrite::HANDLER,
     sample_llm::HANDLER,
+    templates::HANDLER,
+    tracing::HANDLER,
     vars::HANDLER,
 ];
 

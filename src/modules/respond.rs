@@ -18,7 +18,7 @@ use crate::config::types::{self, Module, is_false};
 use crate::config::weak_string::WeakString;
 use crate::http::exchange::{Exchange, Response};
 use crate::http::handler::{Flow, Step};
-use crate::http::header_value::header_value;
+use crate::http::headers::safe_value;
 use crate::http::placeholder::{Template, Unknown};
 use crate::http::route::Handler;
 use crate::http::status::StatusSource;
@@ -155,7 +155,7 @@ impl HeaderLine {
         ex.early_headers.remove(&name);
         out.remove(&name);
         for value in &self.values {
-            out.append(name.clone(), header_value(&value.render(ex, Unknown::Empty)));
+            out.append(name.clone(), safe_value(&value.render(ex, Unknown::Empty)));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::base::body::Body;
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::http::exchange::{Conn, Exchange, Peer, ServerFacts};
 use crate::http::handler::Step;
-use crate::http::route::Handler;
+use crate::http::route::{Handler, Route, RouteList};
 
 /// A request from 192.0.2.1 to `a.test`.
 pub fn exchange(method: &str, target: &str) -> Exchange {
@@ -38,6 +38,15 @@ pub fn step(config: Value) -> Box<dyn Step> {
     match compile(config).unwrap() {
         Handler::Step(step) => step,
         _ => panic!("not a step"),
+    }
+}
+
+/// One route without a matcher and with these handlers.
+pub fn handlers(configs: Vec<Value>) -> RouteList {
+    let handlers = configs.into_iter().map(|c| compile(c).unwrap()).collect();
+    RouteList {
+        routes: Box::new([Route { matchers: Default::default(), handlers, group: None, terminal: false }]),
+        index: None,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::QueryValues;
 use crate::http::exchange::Exchange;
 use crate::http::placeholder::{Template, Unknown};
+use crate::http::regexp;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -69,7 +70,7 @@ impl CompiledOps {
             let search = if r.search_regexp.is_empty() {
                 Search::Text(Template::parse(&r.search))
             } else {
-                Search::Pattern(Regex::new(&r.search_regexp).map_err(|e| e.to_string())?)
+                Search::Pattern(regexp::compile(&r.search_regexp).map_err(|e| e.to_string())?)
             };
             replace.push((Template::parse(&r.key), search, Template::parse(&r.replace)));
         }
