@@ -11,6 +11,7 @@ pub mod compile_cx;
 pub mod directive_cx;
 pub mod duration;
 pub mod expand;
+pub mod log_types;
 pub mod nanos;
 pub mod registry;
 pub mod resolve;
