@@ -238,7 +238,8 @@ mod tests {
         assert_eq!(codes(&format!("{bomb}:80 {{\n\timport s29\n}}\n")), ["import-too-large"]);
         assert_eq!(codes(&"x".repeat(9 << 20)), ["file-too-large"]);
         assert_eq!(codes("a\0b"), ["not-text"]);
-        assert_eq!(codes(&"import a\n".repeat(1000)).len(), 100);
+        assert_eq!(codes(&"import a\n".repeat(1000)), ["import-not-found"]);
+        assert_eq!(codes(&"@m\n".repeat(1000)).len(), 100);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ mod configs;
 mod corpus;
 mod examples;
 mod golden_adapt;
+mod golden_diagnostics;
 mod hostile;
 mod reload;
 mod sdk;

@@ -27,6 +27,8 @@ pub(super) struct Expander<'a> {
     /// Words that were warned about once.
     pub warned: HashSet<Span>,
     pub reported_line: Option<LineEnd>,
+    /// The first `{` whose `}` has another indent than its line: the `}` may have been meant for another block.
+    pub odd_close: Option<Span>,
     known: &'a dyn Fn(&str) -> bool,
     file: File,
 }
@@ -41,6 +43,7 @@ pub(super) fn parse(sources: Sources<'_>, words: std::rc::Rc<[Word]>, known: &dy
         missing: Vec::new(),
         warned: HashSet::new(),
         reported_line: None,
+        odd_close: None,
         known,
         file: File::default(),
     };
@@ -284,6 +287,8 @@ impl Expander<'_> {
                     .also(end, "the file ends here without its `}`"),
             );
         }
+        // The block has taken everything up to the end: that the blocks around it are open, too, is no news.
+        self.sources.cut_short = true;
     }
 }
 

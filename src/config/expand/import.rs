@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use crate::base::diagnostic::{Diagnostic, nearest};
+use crate::base::diagnostic::{Diagnostic, Label, nearest};
 use crate::base::span::Span;
 use crate::syntax::token::Token;
 
@@ -19,6 +19,9 @@ const MAX_IMPORT_DEPTH: usize = 100;
 
 /// Words that imports may bring in together: a few lines of snippets that import each other can ask for billions.
 const MAX_IMPORTED_WORDS: usize = 1_000_000;
+
+/// So many further places of one mistake are shown.
+const MAX_REPEATS: usize = 3;
 
 /// A snippet as defined.
 pub(super) struct Snippet {
@@ -120,6 +123,7 @@ impl Expander<'_> {
         let open = self.stream.next()?;
         let mut depth = 1_usize;
         let mut line_start = true;
+        let mut nameless = false;
         while let Some(piece) = self.stream.next() {
             if piece.is("{") {
                 if line_start && depth == 1 {
@@ -127,12 +131,14 @@ impl Expander<'_> {
                         Diagnostic::error("anonymous-block", "a block inside an import's block needs a name")
                             .at(piece.word.token.span, "write a name before this brace"),
                     );
+                    nameless = true;
                 }
                 depth += 1;
             } else if piece.is("}") {
                 depth -= 1;
                 if depth == 0 {
-                    return Some(words);
+                    // Its words would only lead to further messages where they are put.
+                    return Some(if nameless { Vec::new() } else { words });
                 }
             }
             line_start = self.stream.at_line_start();
@@ -198,7 +204,17 @@ impl Expander<'_> {
                 Diagnostic::error("import-unreadable", format!("cannot import `{shown}`: {reason}")).at(span, "")
             }
             ReadError::NotFound => {
-                self.missing.push((request.pattern.text.clone(), self.sources.diagnostics.len()));
+                let name = &request.pattern.text;
+                // One message for a name that many sites import.
+                if let Some((_, index)) = self.missing.iter().find(|(missing, _)| missing == name) {
+                    if let Some(d) = self.sources.diagnostics.get_mut(*index)
+                        && d.labels.len() < MAX_REPEATS
+                    {
+                        d.labels.push(Label { span, text: "and here".to_owned() });
+                    }
+                    return;
+                }
+                self.missing.push((name.clone(), self.sources.diagnostics.len()));
                 let d = Diagnostic::error("import-not-found", format!("there is no snippet or file `{shown}`"))
                     .at(span, "");
                 match nearest(request.pattern.text(), self.snippets.keys().map(String::as_str)) {

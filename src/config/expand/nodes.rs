@@ -108,6 +108,9 @@ impl Expander<'_> {
         self.check_close_starts_line();
         let closing = self.stream.next();
         let close = closing.as_ref().map_or(block.brace, |p| p.word.token.span);
+        if self.odd_close.is_none() && self.sources.indent(block.brace) != self.sources.indent(close) {
+            self.odd_close = Some(block.brace);
+        }
         if let (Some(closing), Some(after)) = (closing, self.stream.peek_same_line()) {
             let (span, is_close) = (after.word.token.span, after.is("}"));
             if !is_close && self.first_on_line(closing.end()) {
@@ -206,8 +209,17 @@ impl Expander<'_> {
         let mut d = Diagnostic::error("unclosed-block", "a block is never closed")
             .at(innermost, "opened here")
             .also(self.sources.end_of(innermost.file), "the file ends here without its `}`");
-        for outer in braces.take(3) {
-            d = d.also(outer, "this block is still open, too");
+        match self.odd_close {
+            Some((open, close)) if open.file == innermost.file => {
+                d = d
+                    .also(open, "perhaps this block lacks its `}`")
+                    .also(close, "which was taken from here, by the indent");
+            }
+            _ => {
+                for outer in braces.take(3) {
+                    d = d.also(outer, "this block is still open, too");
+                }
+            }
         }
         // A quote without end has swallowed the braces: that message says it all.
         if !self.sources.cut_short {

@@ -141,6 +141,14 @@ impl<'a> Sources<'a> {
         full.parent().map(Path::to_path_buf).unwrap_or(full)
     }
 
+    /// The blanks at the beginning of the line that holds a place.
+    pub fn indent(&self, span: Span) -> &str {
+        let Some(file) = self.map.get(span.file) else { return "" };
+        let before = file.text.get(..span.start as usize).unwrap_or_default();
+        let line = &file.text[before.rfind('\n').map_or(0, |n| n + 1)..];
+        &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
+    }
+
     /// The place after the last word of a file, for "the file ends here".
     pub fn end_of(&self, file: FileId) -> Span {
         let end = self.map.get(file).map_or(0, |f| f.text.trim_end().len());
