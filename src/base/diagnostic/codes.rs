@@ -116,6 +116,11 @@ pub const CODES: &[Code] = &[
          site. A file with a single site may leave the braces out, but its first line is still the address.",
     ),
     (
+        "duplicate-input",
+        "a map has the same input twice",
+        "Only the first of two equal inputs would ever be used. Remove one.",
+    ),
+    (
         "duplicate-matcher",
         "a matcher is defined twice",
         "The name of a matcher is unique in its site. Rename one of the two, or write both conditions into one \
@@ -138,6 +143,13 @@ pub const CODES: &[Code] = &[
         "Two braces without a blank between them are an ordinary word. An empty block needs its braces on two \
          lines, and most directives that take a block can simply leave it out.",
     ),
+    (
+        "empty-token",
+        "a token is empty",
+        "An empty token would let everybody in, so it is refused. Most often the environment variable it comes \
+         from is not set in the service: check with `systemctl show -p Environment`, or use `--envfile`.",
+    ),
+    ("endless-map", "a map refers to its own output", "The value of a destination cannot be computed from itself."),
     (
         "expected-address",
         "another address is expected after a comma",
@@ -256,6 +268,12 @@ pub const CODES: &[Code] = &[
         "The option takes a number in the range stated in its reference page.",
     ),
     (
+        "invalid-regexp",
+        "a regular expression is not usable",
+        "The syntax is that of RE2: no look-around and no back-references, which keeps matching linear in the \
+         length of the text.",
+    ),
+    (
         "invalid-size",
         "a size is not usable",
         "A size is a number of bytes with an optional unit: `512`, `10MB` (decimal), `10MiB` (binary).",
@@ -276,6 +294,11 @@ pub const CODES: &[Code] = &[
         "a key stands in clear in the file",
         "Who can read the file can use the key, and it ends up in backups and version control. Put it into the \
          environment and write `{$NAME}`, or into a file and write `{file./path}`.",
+    ),
+    (
+        "malformed-matcher",
+        "a matcher is not written as it should be",
+        "Each kind of matcher has its own shape, shown in the help of the message and in the reference.",
     ),
     (
         "matcher-outside-site",
@@ -334,11 +357,27 @@ pub const CODES: &[Code] = &[
         "This directive works on the path it matches, so it takes one path matcher such as `/api/*`.",
     ),
     (
+        "placeholder-required",
+        "a placeholder is required here",
+        "This word is set rather than read, so it must be a placeholder such as `{my_value}`.",
+    ),
+    (
         "renamed-directive",
         "an old name of a directive",
         "The directive was renamed. The old name still works and means the same.",
     ),
     ("text-after-brace", "nothing may follow `{` on its line", "The lines of a block begin below its opening brace."),
+    (
+        "token-not-fixed",
+        "a token must not come from the request",
+        "A token that the client chooses itself protects nothing. Use `{$NAME}`, `{env.NAME}` or `{file./path}`.",
+    ),
+    (
+        "too-many-outputs",
+        "a map line has more outputs than destinations",
+        "The line `map source a b` names the destinations; every line of its block gives one value for each at \
+         most.",
+    ),
     (
         "unclosed-block",
         "a block is never closed",
@@ -379,10 +418,26 @@ pub const CODES: &[Code] = &[
          `query`, `remote_ip`, `not` and others.",
     ),
     (
+        "unknown-operation",
+        "there is no such operation",
+        "The first argument names the operation; those that exist are listed in the reference page of the \
+         directive.",
+    ),
+    (
         "unknown-option",
         "there is no such global option",
         "The first word of a line in the global options block is the name of an option. Directives do not belong \
          there.",
+    ),
+    (
+        "unknown-policy",
+        "there is no such policy",
+        "The policies that exist are listed in the reference page of the directive.",
+    ),
+    (
+        "unknown-response-matcher",
+        "there is no such response matcher",
+        "Responses are matched by `status` and `header`.",
     ),
     (
         "unknown-subdirective",
@@ -394,6 +449,11 @@ pub const CODES: &[Code] = &[
         "a directive has no place in the order",
         "Directives run in a fixed order, and this one has none. Give it one with the global option `order`, or \
          use it inside `route`, where lines run as written.",
+    ),
+    (
+        "unreadable-file",
+        "a file cannot be read",
+        "The file named in the configuration is missing, or may not be read by the user this program runs as.",
     ),
     (
         "unreadable-text",
@@ -423,6 +483,11 @@ pub const CODES: &[Code] = &[
         "too few or too many words",
         "The directive or option takes another number of arguments than this line has. Text with blanks in it is \
          one argument only inside quotes.",
+    ),
+    (
+        "wrong-output-count",
+        "a map's defaults do not fit its destinations",
+        "There must be one default for each destination, or none at all.",
     ),
 ];
 

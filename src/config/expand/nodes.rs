@@ -210,10 +210,8 @@ impl Expander<'_> {
             .at(innermost, "opened here")
             .also(self.sources.end_of(innermost.file), "the file ends here without its `}`");
         match self.odd_close {
-            Some((open, close)) if open.file == innermost.file => {
-                d = d
-                    .also(open, "perhaps this block lacks its `}`")
-                    .also(close, "which was taken from here, by the indent");
+            Some(open) if open.file == innermost.file => {
+                d = d.also(open, "perhaps it is this block that lacks its `}`");
             }
             _ => {
                 for outer in braces.take(3) {
