@@ -53,7 +53,7 @@ fn exact_hosts(route: &types::Route) -> Option<Vec<String>> {
             if host.contains(['*', '{']) {
                 return None;
             }
-            hosts.push(host.to_ascii_lowercase());
+            hosts.push(crate::http::host::to_ascii(host).to_ascii_lowercase());
         }
     }
     Some(hosts)

@@ -35,6 +35,12 @@ impl CompileError {
         Self::new("not-supported-yet", format!("{what} is not supported by this version of llmproxy"))
     }
 
+    /// A regular expression that is not RE2.
+    #[must_use]
+    pub fn invalid_regexp(error: crate::http::regexp::PatternError) -> Self {
+        Self::new("invalid-regexp", format!("regular expression: {error}"))
+    }
+
     #[must_use]
     pub fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());

@@ -183,6 +183,20 @@ impl DirectiveCx<'_, '_> {
         }
     }
 
+    /// The line has no lines in its block; an empty block is let through, as Caddy does for matchers.
+    pub fn no_lines(&self, node: &Node) -> Parsed<()> {
+        if node.lines().next().is_none() { Ok(()) } else { self.no_block(node) }
+    }
+
+    /// The words of all lines of a matcher kind as one list; `null` when there are none, as Caddy prints it.
+    pub fn word_list(&self, lines: &[&Node]) -> Parsed<Value> {
+        for line in lines {
+            self.no_lines(line)?;
+        }
+        let words: Vec<Value> = lines.iter().flat_map(|l| &l.args).map(|a| Value::from(a.text())).collect();
+        Ok(if words.is_empty() { Value::Null } else { Value::Array(words) })
+    }
+
     /// Caddy reads past these words without a message; they mean nothing, so the admin is told.
     pub fn warn_ignored(&mut self, span: Span) {
         let d = Diagnostic::warning("ignored-words", format!("`{}` takes no notice of this", self.directive.name));

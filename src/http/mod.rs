@@ -9,8 +9,10 @@
 
 pub mod error;
 pub mod exchange;
+pub mod glob;
 pub mod handler;
 pub mod headers;
+pub mod host;
 pub mod matcher;
 pub mod path;
 pub mod placeholder;
@@ -21,4 +23,5 @@ pub mod rewrite;
 pub mod route;
 pub mod stage;
 pub mod status;
+pub mod vars;
 pub mod walker;

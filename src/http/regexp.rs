@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
 
 use super::exchange::{Captures, Exchange};
 
@@ -34,6 +35,21 @@ pub fn compile(pattern: &str) -> Result<Regex, PatternError> {
 /// The same for a pattern made at run time, with a small limit.
 pub fn compile_at_runtime(pattern: &str) -> Result<Regex, PatternError> {
     compile_within(pattern, RUNTIME_SIZE_LIMIT)
+}
+
+/// Caddy's `MatchRegexp`: a pattern with the name under which its groups are kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NamedPattern {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub pattern: String,
+}
+
+impl NamedPattern {
+    pub fn compile(&self) -> Result<CapturingRegexp, PatternError> {
+        CapturingRegexp::compile(&self.name, &self.pattern)
+    }
 }
 
 /// A pattern whose groups become placeholders: `{http.regexp.NAME.N}` and `{http.regexp.N}`.

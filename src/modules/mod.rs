@@ -24,6 +24,22 @@ mod log_append;
 mod log_name;
 mod log_skip;
 mod map;
+mod match_expression;
+mod match_file;
+mod match_header;
+mod match_header_regexp;
+mod match_host;
+mod match_method;
+mod match_not;
+mod match_path;
+mod match_path_regexp;
+mod match_protocol;
+mod match_query;
+mod match_remote_ip;
+mod match_tls;
+mod match_url_pattern;
+mod match_vars;
+mod match_vars_regexp;
 mod method;
 mod metrics;
 mod push;
@@ -116,6 +132,24 @@ const HANDLERS: &[HandlerModule] = &[
     vars::HANDLER,
 ];
 
-const MATCHERS: &[MatcherModule] = &[];
+const MATCHERS: &[MatcherModule] = &[
+    match_expression::MATCHER,
+    match_file::MATCHER,
+    match_header::MATCHER,
+    match_header_regexp::MATCHER,
+    match_host::MATCHER,
+    match_method::MATCHER,
+    match_not::MATCHER,
+    match_path::MATCHER,
+    match_path_regexp::MATCHER,
+    match_protocol::MATCHER,
+    match_query::MATCHER,
+    match_remote_ip::REMOTE,
+    match_remote_ip::CLIENT,
+    match_tls::MATCHER,
+    match_url_pattern::MATCHER,
+    match_vars::MATCHER,
+    match_vars_regexp::MATCHER,
+];
 
 pub static REGISTRY: Registry = Registry { directives: DIRECTIVES, handlers: HANDLERS, matchers: MATCHERS };

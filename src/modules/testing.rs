@@ -11,6 +11,7 @@ use crate::base::body::Body;
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::http::exchange::{Conn, Exchange, Peer, ServerFacts};
 use crate::http::handler::Step;
+use crate::http::matcher::{Matcher, Verdict};
 use crate::http::route::{Handler, Route, RouteList};
 
 /// A request from 192.0.2.1 to `a.test`.
@@ -53,4 +54,14 @@ pub fn handlers(configs: Vec<Value>) -> RouteList {
 /// Runs a future to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub fn compile_matcher(id: &str, config: Value) -> Result<Box<dyn Matcher>, CompileError> {
+    let known = REGISTRY.matcher(id).unwrap_or_else(|| panic!("no matcher {id}"));
+    (known.compile)(&config, &mut CompileCx::new(&REGISTRY))
+}
+
+/// Whether a matcher says yes.
+pub fn matches(id: &str, config: Value, ex: &mut Exchange) -> bool {
+    matches!(compile_matcher(id, config).unwrap().matches(ex), Verdict::Yes)
 }
