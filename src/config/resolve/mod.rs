@@ -14,6 +14,7 @@ mod logs;
 mod matchers;
 mod options;
 mod order;
+mod order_option;
 mod pairing;
 mod pki;
 mod places;

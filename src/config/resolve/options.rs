@@ -31,6 +31,12 @@ use crate::syntax::tree::Node;
 /// Reads all lines of the options block; every wrong line is reported.
 pub fn parse(nodes: &[Node], cx: &mut FileCx<'_>) {
     for node in nodes {
+        if node.name() == "order" {
+            if let Err(diagnostic) = super::order_option::apply(node, cx) {
+                cx.diagnostics.push(*diagnostic);
+            }
+            continue;
+        }
         cx.diagnostics.push(
             Diagnostic::error("unknown-option", format!("there is no global option `{}`", node.name.shown()))
                 .at(node.name.span, ""),

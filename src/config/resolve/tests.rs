@@ -34,7 +34,7 @@ fn block(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
 }
 
 fn invoke(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
-    let name = &cx.args[0];
+    let [name] = cx.args else { return Err(cx.arg_err(cx.node)) };
     cx.file.invoked.push((name.text().to_owned(), name.span));
     say(cx)
 }
@@ -129,6 +129,24 @@ fn handles_exclude_one_another_and_a_rewrite_stands_alone() {
 }
 
 #[test]
+fn the_order_option_moves_a_directive() {
+    let handlers = |order: &str| {
+        let servers = servers(&format!("{{\n{order}\n}}\n:80 {{\n vars a\n say b\n shout c\n}}"));
+        let handlers = servers["srv0"]["routes"][0]["handle"].as_array().cloned().unwrap_or_default();
+        handlers.iter().filter_map(|h| h["handler"].as_str().map(str::to_owned)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(handlers("order shout first"), "shout vars say");
+    assert_eq!(handlers("order vars last"), "say shout vars");
+    assert_eq!(handlers("order vars after say"), "say vars shout");
+    assert_eq!(handlers("order shout before say"), "vars shout say");
+    let codes = |order: &str| errors(&format!("{{\n{order}\n}}"));
+    assert_eq!(codes("order sya first"), [("unknown-directive", "sya".to_owned())]);
+    assert_eq!(codes("order say before bind"), [("unordered-directive", "bind".to_owned())]);
+    assert_eq!(codes("order say before"), [("wrong-argument-count", "order say before".to_owned())]);
+    assert_eq!(codes("order say soon"), [("bad-value", "soon".to_owned())]);
+}
+
+#[test]
 fn matchers_of_a_block_are_seen_inside_it_alone() {
     let text = ":80 {\n handle {\n @a path /a /b\n say @a x\n }\n say @a y\n}";
     assert_eq!(errors(text), [("undefined-matcher", "@a".to_owned())]);
@@ -214,4 +232,23 @@ fn pointers_lead_back_to_the_lines_and_leave_no_trace() {
     assert_eq!(place("/apps/http/servers/srv0/listen/0"), Some("a.com"));
     assert_eq!(place("/apps/tls"), None);
     assert!(!serde_json::to_string(&resolved.config).unwrap().contains("span"));
+}
+
+proptest::proptest! {
+    /// Whatever the words, the adapter ends and says something sensible: a config, or at least one error.
+    #[test]
+    fn any_soup_of_words_is_adapted_or_refused(
+        words in proptest::collection::vec(proptest::sample::select(&[
+            "a.com", ":80", "http://b:81", "https://", "[::1", "*.c", "{", "}", "\n", "\n", "@m", "@", "path", "/x", "/x*", "*",
+            "say", "vars", "rewrite", "handle", "handle_path", "route", "bind", "unix//s", "log", "tls", "tls1.3",
+            "invoke", "&(r)", "r", "nonsense", "\"q\"", ",",
+        ][..]), 0..60)
+    ) {
+        let text = words.join(" ");
+        let known = |name: &str| REGISTRY.directive(name).is_some();
+        let loaded = load_text("Proxyfile", &text, &Env::empty(), &known);
+        let resolved = resolve(&loaded.file, &loaded.sources, &REGISTRY);
+        let text = serde_json::to_string(&resolved.config).unwrap();
+        proptest::prop_assert!(!text.contains("span"));
+    }
 }
