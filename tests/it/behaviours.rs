@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Besides: header names compare in lower case (RFC 9110 section 5.1), header order counts only among values of one
 /// name (Go sorts names), and reason phrases are not compared (they mean nothing, RFC 9112 section 4).
-const NORMALISED: &[(&str, fn(&str) -> Option<String>)] = &[
+const NORMALISED: &[Normalised] = &[
     // The time.
     ("header date: ", |_| None),
     // Each names itself.
@@ -30,6 +30,9 @@ const NORMALISED: &[(&str, fn(&str) -> Option<String>)] = &[
     ("header via: ", |value| Some(value.replace("llmproxy", "PROXY").replace("Caddy", "PROXY"))),
     ("upstream header via: ", |value| Some(value.replace("llmproxy", "PROXY").replace("Caddy", "PROXY"))),
 ];
+
+/// Lines that begin so, and what their value becomes; `None` drops the line.
+type Normalised = (&'static str, fn(&str) -> Option<String>);
 
 /// Where llmproxy answers otherwise, on purpose: file, number of the request (from 1), a line that is only Caddy's
 /// or only ours, and why. Each is in `docs/reference/differences.md`.

@@ -8,7 +8,10 @@
 
 mod harness;
 
+mod auth_token;
+mod bad_files;
 mod behaviours;
+mod cli;
 mod configs;
 mod corpus;
 mod examples;

@@ -279,8 +279,17 @@ fn listeners_come_and_go() {
     let upstream = Upstream::start("U");
     let (proxy, port) = start(&upstream);
     let other = free_port();
-    let both = file(port, &upstream.address(), "both")
-        + &file(other, &upstream.address(), "both").split_once("}\n\n").unwrap().1;
+    let mut both = file(port, &upstream.address(), "both");
+    both.push_str(
+        file(other, &upstream.address(), "both")
+            .split_once(
+                "}
+
+",
+            )
+            .unwrap()
+            .1,
+    );
     std::fs::write(&proxy.config, both).unwrap();
     wait_live(&proxy, port, "both");
     assert_eq!(generation(other), "both");

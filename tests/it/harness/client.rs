@@ -114,10 +114,6 @@ impl Connection<TcpStream> {
     pub fn set_patience(&mut self, limit: Duration) {
         self.stream.set_read_timeout(Some(limit)).unwrap();
     }
-
-    pub fn local_port(&self) -> u16 {
-        self.stream.local_addr().unwrap().port()
-    }
 }
 
 impl<S: Read + Write> Connection<S> {

@@ -73,9 +73,16 @@ impl Proxy {
         command(which, self.directory.path())
     }
 
-    /// `true` until it has exited.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+    /// Its exit status, when it ends within `limit`.
+    pub fn ends_within(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     fn wait_until_ready(&mut self, port: u16) -> Result<(), String> {
