@@ -104,6 +104,12 @@ pub const CODES: &[Code] = &[
          have the same ones.",
     ),
     (
+        "default-on-request-header",
+        "`?` sets a default on response headers only",
+        "`?Field value` gives a response header a value when the handler gave it none. Request headers have \
+         no such default: use a matcher such as `header !Field` with `request_header`.",
+    ),
+    (
         "directive-not-allowed-here",
         "a directive is not allowed in this place",
         "Some directives set up a whole site (`bind`, `tls`, `log`, `handle_errors`) and stand directly in its \
@@ -114,6 +120,12 @@ pub const CODES: &[Code] = &[
         "a directive stands where an address belongs",
         "At the top of a file stand global options, snippets, named routes and sites; directives stand inside a \
          site. A file with a single site may leave the braces out, but its first line is still the address.",
+    ),
+    (
+        "duplicate-host",
+        "a host is listed twice in one matcher",
+        "The names of a `host` matcher are compared without regard to case, and names beyond ASCII in their \
+         `xn--` form. One of the two is superfluous: remove it.",
     ),
     (
         "duplicate-input",
@@ -241,6 +253,12 @@ pub const CODES: &[Code] = &[
         "A duration is a number with a unit, or several: `300ms`, `30s`, `1m30s`, `2h`, `1d`.",
     ),
     (
+        "invalid-header-field",
+        "not a name that a header can have",
+        "A header field name holds letters, digits and a few signs such as `-` and `_`, without spaces and \
+         without the colon that follows it on the wire: write `X-Name value`, not `X-Name: value`.",
+    ),
+    (
         "invalid-header-name",
         "a header name is not usable",
         "The name of a header is made of letters, digits and a few signs such as `-`.",
@@ -362,6 +380,11 @@ pub const CODES: &[Code] = &[
         "This word is set rather than read, so it must be a placeholder such as `{my_value}`.",
     ),
     (
+        "removed-option",
+        "an option that no longer exists",
+        "Older versions of Caddy had this option; the message names what takes its place.",
+    ),
+    (
         "renamed-directive",
         "an old name of a directive",
         "The directive was renamed. The old name still works and means the same.",
@@ -370,7 +393,8 @@ pub const CODES: &[Code] = &[
     (
         "token-not-fixed",
         "a token must not come from the request",
-        "A token that the client chooses itself protects nothing. Use `{$NAME}`, `{env.NAME}` or `{file./path}`.",
+        "A token that the client chooses itself protects nothing. Use `{$NAME}`, `{env.NAME}` or \
+         `{file./path}`.",
     ),
     (
         "too-many-outputs",
@@ -403,7 +427,8 @@ pub const CODES: &[Code] = &[
     (
         "unexpected-close-brace",
         "a `}` closes nothing",
-        "There is one `}` more than there are blocks. Remove it, or find the block above whose `{` is missing.",
+        "There is one `}` more than there are blocks. Remove it, or find the block above whose `{` is \
+         missing.",
     ),
     (
         "unknown-directive",
@@ -435,6 +460,12 @@ pub const CODES: &[Code] = &[
         "The policies that exist are listed in the reference page of the directive.",
     ),
     (
+        "unknown-protocol",
+        "the `protocol` matcher does not know this protocol",
+        "It knows `http`, `https`, `grpc`, `http/1.0`, `http/1.1`, `http/2` and `http/3`, in lower case; a \
+         version may end in `+` for \"this or later\". Caddy accepts other words and then never matches.",
+    ),
+    (
         "unknown-response-matcher",
         "there is no such response matcher",
         "Responses are matched by `status` and `header`.",
@@ -443,6 +474,12 @@ pub const CODES: &[Code] = &[
         "unknown-subdirective",
         "there is no such option here",
         "The lines of a directive's block are its options, listed in its reference page.",
+    ),
+    (
+        "unknown-try-policy",
+        "the `file` matcher does not know this policy",
+        "The policies are `first_exist`, `first_exist_fallback`, `largest_size`, `smallest_size` and \
+         `most_recently_modified`.",
     ),
     (
         "unordered-directive",
@@ -458,7 +495,8 @@ pub const CODES: &[Code] = &[
     (
         "unreadable-text",
         "the text cannot be split into words",
-        "This is a fault of this program, not of the file. Please report it with the file if you can share it.",
+        "This is a fault of this program, not of the file. Please report it with the file if you can share \
+         it.",
     ),
     (
         "unspecified-site-address",

@@ -10,9 +10,9 @@ use super::key::TimeFormat;
 /// Files beyond this are cut, as in Caddy.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// A variable of the environment; empty when it is not set.
+/// A variable of the environment that the configuration is loaded with; empty when it is not set.
 pub fn env(name: &str) -> String {
-    std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()).unwrap_or_default()
+    crate::base::env::current().get(name).unwrap_or_default().to_owned()
 }
 
 pub fn system(name: &str) -> Option<String> {
