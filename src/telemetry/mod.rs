@@ -1,4 +1,21 @@
-//! Room 1: what the program says about itself. Owns: the access log's records, encoders and writers, and the process
-//! log. Must not know: HTTP handling, configuration files.
+//! Room 1: what the program says about itself. Owns: entries, their formats and filters, logs, the threads that write
+//! them, which requests an access log takes. Must not know: HTTP handling, configuration files.
+//!
+//! ```text
+//! request ended ─▶ AccessLogs: loggers of the host ─▶ Log: level, namespace, sampling ─▶ Encoder ─▶ buffer of the thread
+//!                                                            tick or 32 KiB ─▶ Sink: bounded queue ─▶ writer thread
+//! ```
 
 pub mod access;
+pub mod buffer;
+pub mod encoder;
+pub mod file;
+pub mod filter;
+mod go_layout;
+pub mod level;
+pub mod line;
+pub mod log;
+pub mod query;
+pub mod sink;
+
+pub use go_layout::Layout;
