@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::registry::{Directive, Registry};
+use super::tls_types::Issuer;
 use super::types::{self, MatcherSet, Module, Route};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
@@ -47,7 +48,7 @@ pub struct AccessLog {
 #[derive(Debug, Clone)]
 pub enum TlsValue {
     /// `tls.cert_issuer`.
-    Issuer(Module),
+    Issuer(Issuer),
     /// `tls.cert_manager` (`get_certificate`).
     Manager(Module),
     /// `tls.cert_loader`: files, folders.
@@ -58,8 +59,8 @@ pub enum TlsValue {
     KeyType(String),
     /// `tls.on_demand`.
     OnDemand,
-    /// `tls.off_…`/other automation settings by their Caddy class name (`tls.reuse_private_keys`,
-    /// `tls.renewal_window_ratio`, `tls.insecure_secrets_log`, …).
+    /// Other automation settings by their Caddy class name: `tls.force_automate`, `tls.reuse_private_keys`,
+    /// `tls.renewal_window_ratio`.
     Other(&'static str, Value),
 }
 
