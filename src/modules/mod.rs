@@ -9,6 +9,7 @@ mod abort;
 mod acme_server;
 mod auth_token;
 mod basic_auth;
+mod bind;
 mod copy_response;
 mod encode;
 mod error;
@@ -20,6 +21,7 @@ mod handle_path;
 mod header;
 mod intercept;
 mod invoke;
+mod log;
 mod log_append;
 mod log_name;
 mod log_skip;
@@ -55,6 +57,7 @@ mod sample_llm;
 mod templates;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod tracing;
 mod try_files;
 mod uri;
@@ -104,6 +107,9 @@ const DIRECTIVES: &[&Directive] = &[
     &acme_server::DIRECTIVE,
     // Without a place in the running order.
     &handle_errors::DIRECTIVE,
+    &bind::DIRECTIVE,
+    &log::DIRECTIVE,
+    &tls::DIRECTIVE,
 ];
 
 const HANDLERS: &[HandlerModule] = &[

@@ -16,9 +16,10 @@
 //! One word is `internal` (a CA of our own), `force_automate` or the address for an ACME account; two are a certificate and
 //! its key. `issuer` names certificate issuers; the lines `ca`, `ca_root`, `eab`, `dns`, … adapt the default ones.
 
+mod client_auth;
+
 use serde_json::{Map, Value, json};
 
-use super::tls_client_auth;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed, TlsValue};
@@ -152,9 +153,9 @@ fn first_line(cx: &mut DirectiveCx<'_, '_>, read: &mut Read) -> Parsed<()> {
             _ => {
                 let message = format!("`{}` is not an address for an ACME account", one.shown());
                 let d = Diagnostic::error("invalid-value", message).at(one.span, "");
-                return Err(Box::new(
-                    d.help("one word is `internal`, `force_automate` or an e-mail address; two are a certificate and its key"),
-                ));
+                return Err(Box::new(d.help(
+                    "one word is `internal`, `force_automate` or an e-mail address; two are a certificate and its key",
+                )));
             }
         },
         [certificate, key] => {
@@ -204,7 +205,7 @@ fn option(cx: &mut DirectiveCx<'_, '_>, node: &Node, read: &mut Read) -> Parsed<
                 read.policy.curves.push(known("curve", name, CURVES)?);
             }
         }
-        "client_auth" => read.policy.client_authentication = Some(tls_client_auth::parse(cx, node)),
+        "client_auth" => read.policy.client_authentication = Some(client_auth::parse(cx, node)),
         "alpn" => read.policy.alpn = line.some()?,
         "insecure_secrets_log" => read.policy.insecure_secrets_log = line.text()?,
         "load" => read.folders.extend(line.words()),

@@ -85,7 +85,10 @@ fn parse_option(
 }
 
 fn two_sources(line: &Line<'_>) -> Box<Diagnostic> {
-    line.error("contradicting-options", "`trust_pool` and `trusted_ca_cert` or `trusted_ca_cert_file` cannot stand together")
+    line.error(
+        "contradicting-options",
+        "`trust_pool` and `trusted_ca_cert` or `trusted_ca_cert_file` cannot stand together",
+    )
 }
 
 fn warn_old(cx: &mut DirectiveCx<'_, '_>, node: &Node) {
@@ -96,9 +99,7 @@ fn warn_old(cx: &mut DirectiveCx<'_, '_>, node: &Node) {
 
 /// The first certificate of a PEM file, in base64 of DER.
 fn certificate_of(token: &Token) -> Parsed<String> {
-    let wrong = |message: String| {
-        Box::new(Diagnostic::error("certificate-not-usable", message).at(token.span, ""))
-    };
+    let wrong = |message: String| Box::new(Diagnostic::error("certificate-not-usable", message).at(token.span, ""));
     match CertificateDer::from_pem_file(token.text()) {
         Ok(der) => Ok(BASE64_STANDARD.encode(&der)),
         Err(rustls::pki_types::pem::Error::Io(e)) => Err(wrong(format!("cannot read `{}`: {e}", token.shown()))),
