@@ -1,5 +1,7 @@
 //! What `handle_response` and `replace_status` do with a response, at run time.
 
+use http::header::{self, HeaderName};
+
 use super::error::HandlerError;
 use super::exchange::{Exchange, Response};
 use super::handler::Flow;
@@ -42,6 +44,40 @@ pub fn react<'h>(
         return Ok(Reaction::Routes(&handler.routes));
     }
     Ok(Reaction::None)
+}
+
+/// A held response whose headers the exchange has as early headers already.
+#[derive(Clone, Copy, Debug)]
+struct HeadersTaken;
+
+/// As [`run`] for a response that was on its way to the client: its headers stay for what is answered instead, but for
+/// those that speak of its body. The response comes back when no route answered.
+pub async fn run_over(routes: &RouteList, ex: &mut Exchange, mut response: Response) -> (Flow, Option<Response>) {
+    for (name, value) in response.headers() {
+        if !speaks_of_body(name) {
+            ex.early_headers.append(name, value.clone());
+        }
+    }
+    response.extensions_mut().insert(HeadersTaken);
+    let outer = ex.held_response.replace(response);
+    let flow = walker::run_nested(routes, ex).await;
+    let unused = take_held(ex);
+    ex.held_response = outer;
+    (flow, unused)
+}
+
+/// The held response, to be sent after all.
+pub fn take_held(ex: &mut Exchange) -> Option<Response> {
+    let mut response = ex.held_response.take()?;
+    if response.extensions_mut().remove::<HeadersTaken>().is_some() {
+        let body = std::mem::take(response.headers_mut());
+        response.headers_mut().extend(body.into_iter().filter(|(n, _)| n.as_ref().is_some_and(speaks_of_body)));
+    }
+    Some(response)
+}
+
+fn speaks_of_body(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH || *name == header::CONTENT_ENCODING || *name == header::TRAILER
 }
 
 /// Runs the routes with the response at hand for `copy_response`. A response that nothing took is dropped, which ends

@@ -243,7 +243,11 @@ async fn finish(ex: &mut Exchange, mut response: Response, floor: usize) -> Resu
     while ex.stages.len() > floor {
         match ex.stages.pop() {
             Some(Stage::Sync(stage)) => stage.apply(ex, &mut response),
-            Some(Stage::Async(stage)) => response = stage.apply(ex, response).await?,
+            Some(Stage::Async(stage)) => {
+                response = stage.apply(ex, response).await?;
+                // Routes that the stage ran may have set some.
+                merge_early(ex, &mut response);
+            }
             None => break,
         }
     }

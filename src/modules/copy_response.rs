@@ -14,6 +14,7 @@ use crate::config::weak_string::WeakString;
 use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{Flow, Step};
+use crate::http::response_handler::take_held;
 use crate::http::route::Handler;
 use crate::http::status::StatusSource;
 
@@ -140,7 +141,7 @@ impl Step for CopyResponse {
             Ok(status) => status,
             Err(error) => return Flow::Fail(error),
         };
-        let Some(mut response) = ex.held_response.take() else { return outside(HANDLER.id) };
+        let Some(mut response) = take_held(ex) else { return outside(HANDLER.id) };
         if let Some(status) = status {
             *response.status_mut() = status;
         }
@@ -160,8 +161,9 @@ impl Step for CopyHeaders {
         for (name, value) in held.headers() {
             let wanted =
                 if self.include.is_empty() { !self.exclude.contains(name) } else { self.include.contains(name) };
-            // Framing belongs to the body, which is not copied here.
-            if wanted && name != http::header::CONTENT_LENGTH {
+            // Length and encoding belong to the body, which is not copied; `via` is added when a response is sent.
+            let ours = matches!(name.as_str(), "content-length" | "content-encoding" | "via");
+            if wanted && !ours {
                 ex.early_headers.append(name, value.clone());
             }
         }

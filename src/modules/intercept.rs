@@ -94,12 +94,12 @@ impl AsyncStage for Interception {
             let Reaction::Routes(routes) = response_handler::react(&self.0, ex, &mut response)? else {
                 return Ok(response);
             };
-            match response_handler::run(routes, ex, response).await {
-                Flow::Respond(response) => Ok(response),
-                // Nothing was answered instead: the body is gone, as in Caddy.
-                Flow::Next => Ok(Response::default()),
-                Flow::Fail(error) => Err(error),
-                Flow::Abort => Err(HandlerError::new(499, HANDLER.id, "the connection is closed without an answer")),
+            let (flow, unused) = response_handler::run_over(routes, ex, response).await;
+            match (flow, unused) {
+                (Flow::Respond(response), _) | (Flow::Next, Some(response)) => Ok(response),
+                (Flow::Next, None) => Ok(Response::default()),
+                (Flow::Fail(error), _) => Err(error),
+                (Flow::Abort, _) => Err(HandlerError::new(499, HANDLER.id, "the connection is closed unanswered")),
             }
         })
     }
