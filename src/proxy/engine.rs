@@ -237,7 +237,7 @@ impl Engine {
 
     /// The request for this upstream, and whether its gzip is ours to undo.
     fn request(&self, ex: &Exchange, plan: &Plan, to: &Reachable, body: Body) -> (Request<Body>, bool) {
-        let mut headers = outgoing::request(ex, &self.trusted_proxies, !body.is_empty());
+        let mut headers = outgoing::request(ex, &self.trusted_proxies);
         if self.host_of_upstream {
             headers.insert(header::HOST, to.host_value.clone());
         }
@@ -249,7 +249,7 @@ impl Engine {
         if !headers.contains_key(header::HOST) {
             headers.insert(header::HOST, to.host_value.clone());
         }
-        fix_length(&plan.method, &mut headers, &body);
+        fix_length(ex, &plan.method, &mut headers, &body);
         let gunzip = self.compression && outgoing::wants_gzip(&plan.method, &headers);
         if gunzip {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -384,13 +384,16 @@ thread_local! {
     static RNG: std::cell::RefCell<fastrand::Rng> = std::cell::RefCell::new(fastrand::Rng::new());
 }
 
-/// Makes `content-length` say what the body is: it came from the client, and operations may have touched it.
-fn fix_length(method: &Method, headers: &mut http::HeaderMap, body: &Body) {
-    let exact = body.size_hint().exact();
+/// Makes `content-length` say what the body is: an operation may have touched it, the body may have been dropped.
+fn fix_length(ex: &Exchange, method: &Method, headers: &mut http::HeaderMap, body: &Body) {
     let Some(stated) = headers.get(header::CONTENT_LENGTH) else { return };
-    let stated: Option<u64> = stated.to_str().ok().and_then(|v| v.parse().ok());
-    let empty_and_needless = body.is_empty() && !matches!(*method, Method::POST | Method::PUT | Method::PATCH);
-    if stated.is_none() || stated != exact || empty_and_needless {
+    let right = match body.size_hint().exact() {
+        Some(0) => stated == "0" && matches!(*method, Method::POST | Method::PUT | Method::PATCH),
+        Some(exact) => stated.to_str().ok().and_then(|v| v.parse().ok()) == Some(exact),
+        // A stream that does not know: the client's word stands, and the connection enforces it.
+        None => ex.headers.get(header::CONTENT_LENGTH) == Some(stated),
+    };
+    if !right {
         headers.remove(header::CONTENT_LENGTH);
     }
 }

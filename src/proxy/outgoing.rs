@@ -15,7 +15,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers for the upstream, before configured operations.
-pub fn request(ex: &Exchange, trusted: &[IpNet], has_body: bool) -> HeaderMap {
+pub fn request(ex: &Exchange, trusted: &[IpNet]) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(ex.headers.len() + 6);
     let named = Named::by_connection(&ex.headers);
     let mut te_trailers = false;
@@ -26,7 +26,6 @@ pub fn request(ex: &Exchange, trusted: &[IpNet], has_body: bool) -> HeaderMap {
             // Answered by the server; asking the upstream too would wait for a second answer.
             "expect" => {}
             "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {}
-            "content-length" if !has_body && (value == "0" || ex.body.is_empty()) => {}
             _ => {
                 out.append(name, value.clone());
             }
@@ -177,7 +176,7 @@ mod tests {
     use crate::proxy::testing::exchange;
 
     fn sent(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        request(&with(pairs), &[], false)
+        request(&with(pairs), &[])
     }
 
     fn with(pairs: &[(&'static str, &'static str)]) -> Exchange {
@@ -212,7 +211,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "front"),
         ]);
-        let out = request(&ex, &["192.0.2.0/24".parse().unwrap()], false);
+        let out = request(&ex, &["192.0.2.0/24".parse().unwrap()]);
         assert_eq!(all(&out, "x-forwarded-for"), ["6.6.6.6, 7.7.7.7, 192.0.2.1"]);
         assert_eq!(all(&out, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&out, "x-forwarded-host"), ["front"]);

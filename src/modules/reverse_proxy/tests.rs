@@ -1,1 +1,76 @@
-//! The directive's JSON, which the golden cases check in full; here what they do not reach.
+//! What compiles and what is refused by name. The directive's JSON is checked by the golden cases.
+
+use serde_json::{Value, json};
+
+use crate::modules::testing::compile;
+
+fn with(extra: Value) -> Value {
+    let mut config = json!({ "handler": "reverse_proxy", "upstreams": [{ "dial": "127.0.0.1:1" }] });
+    for (key, value) in extra.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn what_cannot_run_is_refused_by_name_and_place() {
+    for (config, pointer) in [
+        (json!({ "dynamic_upstreams": { "source": "a", "name": "x" } }), "/dynamic_upstreams"),
+        (json!({ "health_checks": { "active": { "uri": "/h" } } }), "/health_checks/active"),
+        (json!({ "transport": { "protocol": "fastcgi" } }), "/transport"),
+        (
+            json!({ "transport": { "protocol": "http", "resolver": { "addresses": ["1.1.1.1"] } } }),
+            "/transport/resolver",
+        ),
+        (json!({ "transport": { "protocol": "http", "versions": ["3"] } }), "/transport/versions"),
+        (
+            json!({ "transport": { "protocol": "http", "tls": { "ca": { "provider": "pki_root" } } } }),
+            "/transport/tls/ca",
+        ),
+        (
+            json!({ "transport": { "protocol": "http", "tls": { "renegotiation": "once" } } }),
+            "/transport/tls/renegotiation",
+        ),
+        (json!({ "circuit_breaker": {} }), "/circuit_breaker"),
+    ] {
+        let error = compile(with(config.clone())).err().unwrap();
+        assert_eq!((error.code, error.pointer.as_str()), ("not-supported-yet", pointer), "{config}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_place() {
+    for (config, code, pointer) in [
+        (
+            json!({ "upstreams": [{ "dial": "a:1" }, { "dial": "nonsense" }] }),
+            "invalid-upstream-address",
+            "/upstreams/1/dial",
+        ),
+        (json!({ "trusted_proxies": ["10.0.0.0/8", "x"] }), "invalid-value", "/trusted_proxies/1"),
+        (
+            json!({ "load_balancing": { "selection_policy": { "policy": "nonsense" } } }),
+            "unknown-module",
+            "/load_balancing/selection_policy",
+        ),
+        (
+            json!({ "load_balancing": { "selection_policy": { "policy": "random_choose", "choose": 1 } } }),
+            "invalid-value",
+            "/load_balancing/selection_policy/choose",
+        ),
+        (json!({ "nonsense": 1 }), "invalid-json-config", ""),
+        (
+            json!({ "transport": { "protocol": "http", "tls": { "client_certificate_file": "/nowhere/c.pem" } } }),
+            "unreadable-file",
+            "/transport/tls/client_certificate_file",
+        ),
+    ] {
+        let error = compile(with(config.clone())).err().unwrap();
+        assert_eq!((error.code, error.pointer.as_str()), (code, pointer), "{config}");
+    }
+}
+
+#[test]
+fn an_idle_health_option_does_not_stop_a_configuration() {
+    assert!(compile(with(json!({ "health_checks": { "active": { "interval": 5 } } }))).is_ok());
+    assert!(compile(with(json!({ "flush_interval": -1, "stream_close_delay": "5m" }))).is_ok());
+}
