@@ -29,7 +29,7 @@ pub fn apply(node: &Node, cx: &mut FileCx<'_>) -> Parsed<()> {
         _ => {
             let message = format!("`{}` is not a position", position.shown());
             return Err(Box::new(
-                Diagnostic::error("bad-value", message)
+                Diagnostic::error("invalid-value", message)
                     .at(position.span, "")
                     .help("a position is one of: first, last, before, after"),
             ));

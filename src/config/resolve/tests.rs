@@ -143,7 +143,7 @@ fn the_order_option_moves_a_directive() {
     assert_eq!(codes("order sya first"), [("unknown-directive", "sya".to_owned())]);
     assert_eq!(codes("order say before bind"), [("unordered-directive", "bind".to_owned())]);
     assert_eq!(codes("order say before"), [("wrong-argument-count", "order say before".to_owned())]);
-    assert_eq!(codes("order say soon"), [("bad-value", "soon".to_owned())]);
+    assert_eq!(codes("order say soon"), [("invalid-value", "soon".to_owned())]);
 }
 
 #[test]
