@@ -336,6 +336,13 @@ pub const CODES: &[Code] = &[
          address (`http://`, `https://`) or use another port.",
     ),
     (
+        "named-route-cut-short",
+        "only the first line of a named route has an effect",
+        "Caddy joins the lines of a named route that have no matchers into one route and then keeps its first \
+         handler alone; a file means here what it means there. Put the lines into a `route` block inside the named \
+         route: then all of them run, in text order, here and in Caddy.",
+    ),
+    (
         "nesting-too-deep",
         "blocks are nested too deep",
         "Blocks inside blocks are limited to a depth that no real configuration comes near.",

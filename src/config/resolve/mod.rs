@@ -115,7 +115,12 @@ fn named_routes(routes: &[NamedRoute], sources: &SourceMap, cx: &mut FileCx<'_>)
         let matchers = matchers::define(&route.nodes, &BTreeMap::new(), cx, &scope);
         let mut built = lines::block(&route.nodes, &matchers, cx, &scope, true);
         let handlers = match built.routes.as_mut_slice() {
-            [only] if only.matcher_sets.is_empty() => std::mem::take(&mut only.handlers),
+            [only] if only.matcher_sets.is_empty() => {
+                if only.handlers.len() > 1 {
+                    cx.diagnostics.push(only_first_runs(route));
+                }
+                only.handlers.drain(..).take(1).collect()
+            }
             _ => {
                 let mut module = handler("subroute", &built);
                 spans::mark(&mut module, route.name.span);
@@ -128,6 +133,19 @@ fn named_routes(routes: &[NamedRoute], sources: &SourceMap, cx: &mut FileCx<'_>)
     cx.groups = 0;
     cx.invoked.clear();
     out
+}
+
+/// Caddy keeps one handler of a named route whose lines have no matchers, and so do we: the file means what it meant.
+fn only_first_runs(route: &NamedRoute) -> Diagnostic {
+    Diagnostic::warning(
+        "named-route-cut-short",
+        format!(
+            "of the lines of the named route `{}` only the first in running order has an effect",
+            route.name.shown()
+        ),
+    )
+    .at(route.name.span, "without matchers Caddy keeps one handler of it")
+    .help("put the lines in a `route { … }` block inside the named route")
 }
 
 fn read_site(block: &SiteBlock, sources: &SourceMap, log_counter: &mut usize, cx: &mut FileCx<'_>) -> SiteInfo {
@@ -200,8 +218,12 @@ fn files_of(nodes: &[Node], sources: &SourceMap) -> Vec<String> {
     }
     let mut ids = BTreeSet::new();
     gather(nodes, &mut ids);
-    let name =
-        |id: FileId| sources.get(id).map(|f| f.path.as_ref().map_or(f.name.clone(), |p| p.display().to_string()));
+    // The file itself by the name it was given, an import by its path, as Caddy does.
+    let name = |id: FileId| {
+        let file = sources.get(id)?;
+        let path = file.path.as_ref().filter(|_| id != FileId(0));
+        Some(path.map_or_else(|| file.name.clone(), |path| path.display().to_string()))
+    };
     let mut names: Vec<String> = ids.into_iter().filter_map(name).collect();
     names.sort();
     names

@@ -156,10 +156,18 @@ fn matchers_of_a_block_are_seen_inside_it_alone() {
 }
 
 #[test]
-fn a_named_route_keeps_all_its_handlers_and_goes_to_the_servers_that_invoke_it() {
-    let servers = servers("&(x) {\n say 1\n shout 2\n}\n:80 {\n invoke x\n}\n:81 {\n say 1\n}");
-    assert_eq!(servers["srv0"]["named_routes"]["x"]["handle"].as_array().map(Vec::len), Some(2));
+fn a_named_route_goes_to_the_servers_that_invoke_it() {
+    let servers = servers("&(x) {\n route {\n say 1\n shout 2\n }\n}\n:80 {\n invoke x\n}\n:81 {\n say 1\n}");
+    let routes = &servers["srv0"]["named_routes"]["x"]["handle"][0]["routes"];
+    assert_eq!(routes[0]["handle"].as_array().map(Vec::len), Some(2));
     assert_eq!(servers["srv1"].get("named_routes"), None);
+}
+
+#[test]
+fn a_named_route_that_caddy_cuts_short_is_cut_with_a_warning() {
+    let text = "&(x) {\n shout 2\n say 1\n}\n:80 {\n invoke x\n}";
+    assert_eq!(servers(text)["srv0"]["named_routes"]["x"]["handle"], json!([{"handler": "say", "word": "1"}]));
+    assert_eq!(errors(text).iter().map(|e| e.0).collect::<Vec<_>>(), ["named-route-cut-short"]);
 }
 
 #[test]
