@@ -96,24 +96,44 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
                     merge_early(ex, &mut response);
                     return Outcome::Response(response);
                 };
-                // What was deferred inside the failed part is dropped; the request is the client's again.
-                ex.stages.truncate(scope.stages);
-                ex.method = ex.original.method.clone();
-                ex.uri = ex.original.uri.clone();
-                ex.error = Some(error);
-                let status_before = ex.error.as_ref().map_or(500, |e| e.status);
-                flow = walk(scope.routes, ex, &mut scopes).await;
-                if let Flow::Respond(response) = &mut flow {
-                    inherit_status(response, status_before);
-                }
+                flow = recover(scope, error, ex, &mut scopes).await;
             }
         }
     }
 }
 
-/// Runs a nested list (such as `handle_response` routes) without error scopes of its own and without stages.
+/// Runs a nested list (such as `handle_response` routes): errors that its own subroutes do not handle come back as
+/// `Flow::Fail`, and the stages it registers run with those of the whole exchange.
 pub fn run_nested<'a>(routes: &'a RouteList, ex: &'a mut Exchange) -> LocalFuture<'a, Flow> {
-    Box::pin(async move { walk(routes, ex, &mut SmallVec::new()).await })
+    Box::pin(async move {
+        let mut scopes = SmallVec::new();
+        let mut flow = walk(routes, ex, &mut scopes).await;
+        while let Flow::Fail(error) = flow {
+            let Some(scope) = scopes.pop() else { return Flow::Fail(error) };
+            flow = recover(scope, error, ex, &mut scopes).await;
+        }
+        flow
+    })
+}
+
+/// Runs the error routes of a scope. What was deferred inside the failed part is dropped; the request is the client's
+/// again.
+async fn recover<'r>(
+    scope: ErrorScope<'r>,
+    error: HandlerError,
+    ex: &mut Exchange,
+    scopes: &mut SmallVec<[ErrorScope<'r>; 4]>,
+) -> Flow {
+    ex.stages.truncate(scope.stages);
+    ex.method = ex.original.method.clone();
+    ex.uri = ex.original.uri.clone();
+    let status = error.status;
+    ex.error = Some(error);
+    let mut flow = walk(scope.routes, ex, scopes).await;
+    if let Flow::Respond(response) = &mut flow {
+        inherit_status(response, status);
+    }
+    flow
 }
 
 /// Marks a response whose handler chose no status, so that error routes give it the error's (behaviour 46).
@@ -288,4 +308,166 @@ pub fn error_response(error: &HandlerError) -> Response {
         *response.body_mut() = Body::Full(answer.body.clone());
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::exchange::testing::exchange;
+    use crate::http::handler::Step;
+    use crate::http::matcher::{Matcher, MatcherSets};
+    use crate::http::route::{HostIndex, Route, Subroute};
+    use crate::http::stage::SyncStage;
+
+    /// Adds its letter to the variable `trace`, then does what it is told.
+    struct Mark(char, fn(&mut Exchange) -> Flow);
+
+    impl Step for Mark {
+        fn run(&self, ex: &mut Exchange) -> Flow {
+            let trace = format!("{}{}", ex.var("trace").unwrap_or(""), self.0);
+            ex.set_var(&"trace".into(), trace);
+            (self.1)(ex)
+        }
+    }
+
+    struct Says(bool);
+
+    impl Matcher for Says {
+        fn matches(&self, _: &mut Exchange) -> Verdict {
+            self.0.into()
+        }
+    }
+
+    fn next(_: &mut Exchange) -> Flow {
+        Flow::Next
+    }
+
+    fn answer(_: &mut Exchange) -> Flow {
+        Flow::Respond(Response::new(Body::from("answer")))
+    }
+
+    fn fail(_: &mut Exchange) -> Flow {
+        Flow::Fail(HandlerError::new(418, "test", "boom"))
+    }
+
+    fn mark(letter: char, act: fn(&mut Exchange) -> Flow) -> Handler {
+        Handler::Step(Box::new(Mark(letter, act)))
+    }
+
+    fn route(handlers: Vec<Handler>) -> Route {
+        Route { matchers: MatcherSets::default(), handlers: handlers.into(), group: None, terminal: false }
+    }
+
+    fn list(routes: Vec<Route>) -> RouteList {
+        RouteList { routes: routes.into(), index: None }
+    }
+
+    fn sub(routes: Vec<Route>, errors: Option<Vec<Route>>) -> Handler {
+        Handler::Subroute(Subroute { routes: list(routes), errors: errors.map(list) })
+    }
+
+    /// The letters in the order they ran, and the status.
+    async fn walked(routes: &RouteList, errors: Option<&RouteList>) -> (String, u16) {
+        let mut ex = exchange("GET", "/", &[("host", "b.test")]);
+        let Outcome::Response(response) = run(routes, errors, &mut ex).await else { panic!("aborted") };
+        (ex.var("trace").unwrap_or("").to_owned(), response.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn a_list_falls_through_to_what_follows_it_and_ends_in_an_empty_200() {
+        let inner = sub(vec![route(vec![mark('b', next)]), route(vec![mark('c', next)])], None);
+        let routes = list(vec![route(vec![mark('a', next), inner, mark('d', next)]), route(vec![mark('e', next)])]);
+        assert_eq!(walked(&routes, None).await, ("abcde".into(), 200));
+    }
+
+    #[tokio::test]
+    async fn nothing_runs_after_an_answer_or_a_terminal_route() {
+        let routes = list(vec![route(vec![mark('a', answer), mark('b', next)]), route(vec![mark('c', next)])]);
+        assert_eq!(walked(&routes, None).await, ("a".into(), 200));
+        let terminal = Route { terminal: true, ..route(vec![mark('a', next)]) };
+        let routes = list(vec![route(vec![sub(vec![terminal], None), mark('b', next)]), route(vec![mark('c', next)])]);
+        assert_eq!(walked(&routes, None).await, ("a".into(), 200));
+    }
+
+    #[tokio::test]
+    async fn of_a_group_only_the_first_match_runs() {
+        let grouped = |says: bool, letter| Route {
+            group: Some(1),
+            matchers: MatcherSets(Box::new([Box::new([Box::new(Says(says)) as Box<dyn Matcher>])])),
+            ..route(vec![mark(letter, next)])
+        };
+        let routes =
+            list(vec![grouped(false, 'a'), grouped(true, 'b'), grouped(true, 'c'), route(vec![mark('d', next)])]);
+        assert_eq!(walked(&routes, None).await, ("bd".into(), 200));
+    }
+
+    #[tokio::test]
+    async fn an_error_goes_to_the_innermost_scope_entered_then_outwards() {
+        let errors = list(vec![route(vec![mark('E', answer)])]);
+        // The scope of a subroute also covers what comes after it in the same chain, as in Caddy.
+        let inner = || sub(vec![route(vec![mark('a', next)])], Some(vec![route(vec![mark('I', answer)])]));
+        let routes = list(vec![route(vec![inner(), mark('b', fail)])]);
+        assert_eq!(walked(&routes, Some(&errors)).await, ("abI".into(), 200));
+        let failing = sub(vec![route(vec![mark('a', fail)])], Some(vec![route(vec![mark('I', fail)])]));
+        let routes = list(vec![route(vec![failing])]);
+        assert_eq!(walked(&routes, Some(&errors)).await, ("aIE".into(), 200));
+        assert_eq!(walked(&routes, None).await, ("aI".into(), 418));
+    }
+
+    #[tokio::test]
+    async fn error_routes_that_write_nothing_leave_the_status_of_the_error() {
+        let errors = list(vec![route(vec![mark('E', next)])]);
+        let routes = list(vec![route(vec![mark('a', fail)])]);
+        assert_eq!(walked(&routes, Some(&errors)).await, ("aE".into(), 418));
+    }
+
+    struct Header(&'static str);
+
+    impl SyncStage for Header {
+        fn apply(self: Box<Self>, _: &mut Exchange, response: &mut Response) {
+            response.headers_mut().append("x-stage", HeaderValue::from_static(self.0));
+        }
+    }
+
+    #[tokio::test]
+    async fn stages_run_last_first_and_those_of_a_failed_part_are_dropped() {
+        fn one(ex: &mut Exchange) -> Flow {
+            ex.stages.push(Stage::Sync(Box::new(Header("one"))));
+            Flow::Next
+        }
+        fn two(ex: &mut Exchange) -> Flow {
+            ex.stages.push(Stage::Sync(Box::new(Header("two"))));
+            Flow::Next
+        }
+        let stages = |routes: RouteList| async move {
+            let mut ex = exchange("GET", "/", &[("host", "b.test")]);
+            let Outcome::Response(response) = run(&routes, None, &mut ex).await else { panic!("aborted") };
+            let all: Vec<String> =
+                response.headers().get_all("x-stage").iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+            all.join(",")
+        };
+        assert_eq!(stages(list(vec![route(vec![mark('a', one), mark('b', two), mark('c', answer)])])).await, "two,one");
+        let failing =
+            sub(vec![route(vec![mark('b', two), mark('c', fail)])], Some(vec![route(vec![mark('d', answer)])]));
+        assert_eq!(stages(list(vec![route(vec![mark('a', one), failing])])).await, "one");
+    }
+
+    #[tokio::test]
+    async fn named_routes_that_invoke_themselves_end_in_an_error() {
+        let cell = std::sync::Arc::new(std::sync::OnceLock::new());
+        let _ = cell.set(list(vec![route(vec![Handler::Invoke(std::sync::Arc::clone(&cell))])]));
+        let routes = list(vec![route(vec![Handler::Invoke(cell)])]);
+        assert_eq!(walked(&routes, None).await, (String::new(), 500));
+    }
+
+    #[tokio::test]
+    async fn an_index_skips_the_sites_of_other_hosts() {
+        let site = |letter| Route { terminal: true, ..route(vec![mark(letter, next)]) };
+        let mut routes = list(vec![site('a'), site('b'), site('z')]);
+        routes.index = Some(HostIndex {
+            exact: [("b.test".into(), Box::from([1_u32, 2]))].into_iter().collect(),
+            general: Box::new([2]),
+        });
+        assert_eq!(walked(&routes, None).await, ("b".into(), 200));
+    }
 }
