@@ -159,3 +159,68 @@ const MATCHERS: &[MatcherModule] = &[
 ];
 
 pub static REGISTRY: Registry = Registry { directives: DIRECTIVES, handlers: HANDLERS, matchers: MATCHERS };
+
+#[cfg(test)]
+mod tests {
+    use super::REGISTRY;
+    use crate::base::diagnostic::Diagnostic;
+    use crate::base::env::Env;
+    use crate::config::compile_cx::CompileCx;
+    use crate::config::expand::load_text;
+    use crate::config::resolve::resolve;
+
+    /// Codes of everything that is wrong with a site body, and whether it adapts.
+    fn check(body: &str) -> (Vec<&'static str>, bool) {
+        let text = format!(":80 {{\n{body}\n}}\n");
+        let loaded = load_text("example", &text, &Env::empty(), &|name| REGISTRY.directive(name).is_some());
+        let resolved = resolve(&loaded.file, &loaded.sources, &REGISTRY);
+        let said = loaded.diagnostics.iter().chain(&resolved.diagnostics);
+        let mut codes: Vec<_> = said.filter(|d| Diagnostic::is_error(d)).map(|d| d.code).collect();
+        let adapts = codes.is_empty();
+        let mut cx = CompileCx::new(&REGISTRY);
+        for server in resolved.config.apps.http.iter().flat_map(|http| http.servers.values()) {
+            cx.compile_named_routes(&server.named_routes);
+            cx.compile_routes(&server.routes);
+            if let Some(errors) = &server.errors {
+                cx.compile_routes(&errors.routes);
+            }
+        }
+        codes.extend(cx.errors.iter().map(|e| e.code));
+        (codes, adapts)
+    }
+
+    #[test]
+    fn examples_do_what_their_directive_says() {
+        let mut wrong = Vec::new();
+        for directive in REGISTRY.directives {
+            for example in directive.doc.examples {
+                let (codes, adapts) = check(example);
+                let refused = codes.contains(&"not-supported-yet");
+                if !adapts || (directive.doc.adapt_only && !refused) || (!directive.doc.adapt_only && !codes.is_empty())
+                {
+                    wrong.push(format!("{}: {codes:?} for {example:?}", directive.name));
+                }
+            }
+            for (example, code) in directive.doc.rejected {
+                let (codes, _) = check(example);
+                if !codes.contains(code) {
+                    wrong.push(format!("{}: {codes:?} and not {code} for {example:?}", directive.name));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn no_name_is_registered_twice() {
+        let names = REGISTRY.directives.iter().map(|d| d.name);
+        let handlers = REGISTRY.handlers.iter().map(|h| h.id);
+        let matchers = REGISTRY.matchers.iter().map(|m| m.id);
+        for mut list in [names.collect::<Vec<_>>(), handlers.collect(), matchers.collect()] {
+            let count = list.len();
+            list.sort_unstable();
+            list.dedup();
+            assert_eq!(list.len(), count, "{list:?}");
+        }
+    }
+}

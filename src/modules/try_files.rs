@@ -27,10 +27,10 @@ pub const DIRECTIVE: Directive = Directive {
         ],
         rejected: &[
             ("try_files", "wrong-argument-count"),
-            ("try_files /a {\n\tpolicy best\n}", "unknown-policy"),
+            ("try_files /a {\n\tpolicy best\n}", "unknown-try-policy"),
             ("try_files /a {\n\tpolicy\n}", "wrong-argument-count"),
         ],
-        adapt_only: true,
+        adapt_only: false,
     },
 };
 
@@ -94,7 +94,7 @@ fn policy<'a>(cx: &mut DirectiveCx<'a, '_>) -> Parsed<&'a str> {
             cx.warn_ignored(extra.span);
         }
         if !POLICIES.contains(&name.text()) {
-            let d = cx.err(name.span, "unknown-policy", format!("there is no policy `{}`", name.shown()));
+            let d = cx.err(name.span, "unknown-try-policy", format!("there is no policy `{}`", name.shown()));
             return Err(Box::new(d.help(format!("one of {}", POLICIES.join(", ")))));
         }
         policy = name.text();

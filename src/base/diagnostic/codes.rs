@@ -13,6 +13,12 @@ pub fn explain(code: &str) -> Option<&'static Code> {
 
 pub const CODES: &[Code] = &[
     (
+        "account-not-fixed",
+        "an account would be made from the request",
+        "User names and password hashes of `basic_auth` are settled when the file is loaded: a text, `{$VAR}` \
+         or `{env.VAR}`. A placeholder that shows the request would let a client choose its own password.",
+    ),
+    (
         "address-used-twice",
         "two servers listen on one address",
         "A listening address belongs to one server. Let the servers share one `listen` entry, or give each its \
@@ -150,10 +156,21 @@ pub const CODES: &[Code] = &[
          it.",
     ),
     (
+        "duplicate-user",
+        "a user name is given twice",
+        "`basic_auth` has one password for each user name. Remove one of the two lines.",
+    ),
+    (
         "empty-braces",
         "`{}` is not an empty block",
         "Two braces without a blank between them are an ordinary word. An empty block needs its braces on two \
          lines, and most directives that take a block can simply leave it out.",
+    ),
+    (
+        "empty-password",
+        "a user name or password hash is empty",
+        "Each line of `basic_auth` is a user name and the hash of the password. If the hash comes from an \
+         environment variable, see that it is set where llmproxy runs.",
     ),
     (
         "empty-token",
@@ -286,6 +303,12 @@ pub const CODES: &[Code] = &[
         "The option takes a number in the range stated in its reference page.",
     ),
     (
+        "invalid-password-hash",
+        "a password is not given as a hash",
+        "`basic_auth` takes the hash of a password, never the password itself: it begins with `$2a$`, `$2b$` \
+         or `$2y$` for bcrypt and with `$argon2id$` for argon2id. `caddy hash-password` makes one.",
+    ),
+    (
         "invalid-regexp",
         "a regular expression is not usable",
         "The syntax is that of RE2: no look-around and no back-references, which keeps matching linear in the \
@@ -348,10 +371,21 @@ pub const CODES: &[Code] = &[
         "Blocks inside blocks are limited to a depth that no real configuration comes near.",
     ),
     (
+        "no-authentication-provider",
+        "authentication without a way to authenticate",
+        "An `authentication` handler needs the provider `http_basic`; without one nobody could ever get in.",
+    ),
+    (
         "no-certificate",
         "a site has no certificate",
         "The site is to be served over HTTPS and nothing says where its certificate comes from. Name one with \
          `tls CERT KEY`, or serve plain HTTP with `http://` in the address.",
+    ),
+    (
+        "no-randomness",
+        "the system gives no random bytes",
+        "A secret key could not be made, as the operating system refused random bytes. This is a fault of the \
+         machine.",
     ),
     (
         "not-supported-yet",
@@ -444,6 +478,22 @@ pub const CODES: &[Code] = &[
          it is not built in here. If it is an address, look for a missing `}` above.",
     ),
     (
+        "unknown-encoding",
+        "there is no such compression",
+        "`encode` knows `gzip` and `zstd`; `precompressed` of `file_server` knows `br` as well, for files \
+         compressed before.",
+    ),
+    (
+        "unknown-hash-algorithm",
+        "there is no such password hash",
+        "Passwords are hashed with `bcrypt` or `argon2id`. Hashes of other kinds must be made anew.",
+    ),
+    (
+        "unknown-level",
+        "there is no such compression level",
+        "zstd takes the levels `fastest`, `default`, `better` and `best`; gzip takes a number from 1 to 9.",
+    ),
+    (
         "unknown-matcher",
         "there is no such matcher",
         "A named matcher is made of the kinds listed in the reference: `path`, `method`, `header`, `host`, \
@@ -476,6 +526,11 @@ pub const CODES: &[Code] = &[
         "unknown-response-matcher",
         "there is no such response matcher",
         "Responses are matched by `status` and `header`.",
+    ),
+    (
+        "unknown-sort-option",
+        "there is no such way to sort",
+        "Directory listings sort by `name`, `namedirfirst`, `size` or `time`, in order `asc` or `desc`.",
     ),
     (
         "unknown-subdirective",
