@@ -213,9 +213,10 @@ pub fn canonical_name(name: &str) -> String {
         .collect()
 }
 
-/// A value that may go on the wire: control characters become spaces (as Go's server does with line breaks).
+/// A value that may go on the wire: control characters become spaces, spaces at the ends go (as Go's server does).
 #[must_use]
 pub fn safe_value(text: &str) -> HeaderValue {
+    let text = text.trim_matches([' ', '\t', '\r', '\n']);
     HeaderValue::from_bytes(text.as_bytes()).unwrap_or_else(|_| {
         let spaced: String = text.chars().map(|c| if c.is_ascii_control() && c != '\t' { ' ' } else { c }).collect();
         HeaderValue::from_bytes(spaced.trim().as_bytes()).unwrap_or(HeaderValue::from_static(""))
@@ -661,6 +662,7 @@ mod tests {
         ops.compile().unwrap().apply_early(&mut ex);
         assert_eq!(ex.early_headers["x-a"], "p/  Set-Cookie: a=b");
         assert_eq!(safe_value("a\r\nb"), "a  b");
+        assert_eq!(safe_value(" a b \n"), "a b");
         let fixed: HeaderOps = serde_json::from_value(json!({"set": {"X-A": ["a\nb"]}})).unwrap();
         fixed.compile().unwrap().apply_early(&mut ex);
         assert_eq!(ex.early_headers["x-a"], "a b");

@@ -277,7 +277,7 @@ mod tests {
     use crate::http::exchange::testing::exchange;
 
     fn known(text: &str) -> String {
-        let ex = exchange("GET", "/p/q%20r.tar.gz?b=2&c=3&c=4%26", &[("host", "api.a.test:8080"), ("cookie", "k=v")]);
+        let ex = exchange("GET", "/p/q%20r.tar.gz?b=2&c=3&c=4%26", &[("host", "api.a.Test:8080"), ("cookie", "k=v")]);
         Template::parse(text).render(&ex, Unknown::Literal).into_owned()
     }
 
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(known("a\\}b"), "a}b");
         assert_eq!(
             known("{a{http.request.host}}|{nope\\}x}|{|\\{y\\}|{http.request.method}"),
-            "{aapi.a.test}|{nope}x}|{|{y}|GET"
+            "{aapi.a.Test}|{nope}x}|{|{y}|GET"
         );
         assert_eq!(known("}\\}|{"), "}}|{");
         assert_eq!(all("[{nope}]{a{b}}|"), "[]}|");
@@ -313,7 +313,7 @@ mod tests {
             ("{http.request.uri.prefixed_query}", "?b=2&c=3&c=4%26"),
             ("{http.request.uri.query.c}", "3,4&"),
             ("{http.request.uri.path.-1}", "{http.request.uri.path.-1}"),
-            ("{http.request.host}:{http.request.port}", "api.a.test:8080"),
+            ("{http.request.host}:{http.request.port}", "api.a.Test:8080"),
             ("{http.request.host.labels.0}.{http.request.host.labels.2}{http.request.host.labels.7}", "test.api"),
             ("{http.request.cookie.K}{http.request.cookie.x}", "v"),
             ("{http.request.header.Cookie}{http.request.header.Host}", "k=v"),

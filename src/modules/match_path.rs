@@ -115,7 +115,7 @@ impl PathPattern {
             Kind::Contains(text) => cleaned.contains(&**text),
             Kind::Glob(text) => glob::matches(text, cleaned),
             Kind::Escaped(text) => {
-                let escaped = path::escaped_path(raw);
+                let escaped = lowercase(path::escaped_path(raw));
                 matches_escaped(&path::clean_path(&escaped, !self.keeps_slashes), text)
             }
         }
@@ -127,7 +127,7 @@ fn lowercase(path: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// Walks pattern and escaped path in step: where the pattern has a percent sequence (or `%*`) the path is taken as it
-/// was sent, elsewhere decoded; then the whole is compared as a glob.
+/// was sent, elsewhere decoded; then the whole is compared as a glob. Both are in lower case.
 fn matches_escaped(escaped: &str, pattern: &str) -> bool {
     let path = escaped.as_bytes();
     let wanted = pattern.as_bytes();
@@ -138,8 +138,8 @@ fn matches_escaped(escaped: &str, pattern: &str) -> bool {
         let mut decoded = path[p];
         if path[p] == b'%' && path.len() >= p + 3 {
             let Some(byte) = hex_byte(path[p + 1], path[p + 2]) else { return false };
-            sequence = Some([b'%', path[p + 1].to_ascii_lowercase(), path[p + 2].to_ascii_lowercase()]);
-            decoded = byte;
+            sequence = Some([b'%', path[p + 1], path[p + 2]]);
+            decoded = byte.to_ascii_lowercase();
             p += 2;
         }
         match wanted[w] {
@@ -165,7 +165,7 @@ fn matches_escaped(escaped: &str, pattern: &str) -> bool {
                 if raw_span {
                     built.extend_from_slice(span);
                 } else {
-                    built.extend(percent_encoding::percent_decode(span));
+                    built.extend(decoded_lower(span));
                 }
                 p += until;
             }
@@ -177,8 +177,12 @@ fn matches_escaped(escaped: &str, pattern: &str) -> bool {
         w += 1;
     }
     // What the pattern does not speak of must not be passed over.
-    built.extend(percent_encoding::percent_decode(&path[p.min(path.len())..]));
+    built.extend(decoded_lower(&path[p.min(path.len())..]));
     glob::matches(&pattern.replace("%*", "*"), &String::from_utf8_lossy(&built))
+}
+
+fn decoded_lower(span: &[u8]) -> impl Iterator<Item = u8> {
+    percent_encoding::percent_decode(span).map(|b| b.to_ascii_lowercase())
 }
 
 fn hex_byte(high: u8, low: u8) -> Option<u8> {
@@ -218,6 +222,7 @@ mod tests {
     #[test]
     fn percent_sequences_are_compared_as_sent() {
         assert!(path(&["/x%2Fy"], "/x%2fy") && !path(&["/x%2Fy"], "/x/y") && !path(&["/x%2Fy"], "/x%2Fy/"));
+        assert!(path(&["/Esc%2Fx"], "/%45SC%2fX") && !path(&["/%41b"], "/Ab"));
         assert!(path(&["/z%*"], "/z%41") && path(&["/a/%*/c"], "/a/b%2fb/c") && !path(&["/a/%*/c"], "/a/b/b/c"));
         assert!(path(&["/bands/%*/%*"], "/bands/AC%2FDC/T.N.T") && !path(&["/bands/*/x"], "/bands/AC%2FDC/x"));
     }

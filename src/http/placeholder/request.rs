@@ -29,7 +29,7 @@ impl Key {
             Self::Host => Cow::Borrowed(ex.host()),
             Self::Port => Cow::Borrowed(split_host_port(ex.host_port()).1),
             Self::HostPort => Cow::Borrowed(ex.host_port()),
-            Self::Label(n) => Cow::Borrowed(ex.host().rsplit('.').nth(*n).unwrap_or("")),
+            Self::Label(n) => lowercase(ex.host().rsplit('.').nth(*n).unwrap_or("")),
             Self::Local(part) => ex.conn.local.map_or(Cow::Borrowed(""), |a| address(a, *part)),
             Self::Remote(part) => match ex.conn.peer {
                 Peer::Ip(a) => address(a, *part),
@@ -264,6 +264,14 @@ fn upstream(ex: &Exchange, part: UpstreamPart) -> Option<Cow<'_, str>> {
         UpstreamPart::StatusText => Cow::Borrowed(reason(status?)),
         UpstreamPart::TransportError => boolean(facts.transport_error),
     })
+}
+
+fn lowercase(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn reason(status: u16) -> &'static str {
