@@ -85,7 +85,7 @@ pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Run
     match super::compile(config, registry) {
         Ok(runtime) => {
             loaded.watched.extend(runtime.watched.iter().cloned());
-            let advice = super::lints::check(config, &|pointer| place(&loaded.spans, pointer));
+            let advice = super::lints::check(config, &loaded.sources, &|pointer| place(&loaded.spans, pointer));
             loaded.diagnostics.extend(advice);
             (Some(runtime), loaded)
         }

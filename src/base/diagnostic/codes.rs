@@ -405,6 +405,11 @@ pub const CODES: &[Code] = &[
         "`{args.0}` still works and means `{args[0]}`, the spelling that also has ranges.",
     ),
     (
+        "open-upstream-key",
+        "an upstream key is used by whoever comes",
+        "The site can be reached from other machines and adds your API key to every request it passes on, so anybody who finds it spends your money. Put an access check before the proxy (`auth_token {$TOKEN}`, `basic_auth`, `forward_auth`, a `remote_ip` matcher, client certificates), or bind the site to a loopback address.",
+    ),
+    (
         "path-in-site-address",
         "an address holds a path",
         "A path in a site's address works as a path matcher on the whole site. This is deprecated in Caddy: use \
@@ -421,6 +426,11 @@ pub const CODES: &[Code] = &[
         "This word is set rather than read, so it must be a placeholder such as `{my_value}`.",
     ),
     (
+        "plain-port-443",
+        "a TLS port is spoken to in plain text",
+        "An upstream written as `host:443` has no scheme, so the connection is plain HTTP, as in Caddy; a TLS server answers that with an error. Write `https://host`, or give the transport `tls`.",
+    ),
+    (
         "removed-option",
         "an option that no longer exists",
         "Older versions of Caddy had this option; the message names what takes its place.",
@@ -431,6 +441,11 @@ pub const CODES: &[Code] = &[
         "The directive was renamed. The old name still works and means the same.",
     ),
     ("text-after-brace", "nothing may follow `{` on its line", "The lines of a block begin below its opening brace."),
+    (
+        "timeout-cuts-slow-models",
+        "a timeout is shorter than models think",
+        "A reasoning model may be silent for minutes before its first byte and between two. A read or response header timeout below that ends the request with 504 though the upstream works, and the work is billed all the same. Without these timeouts a request still ends when the client leaves or the connection breaks.",
+    ),
     (
         "token-not-fixed",
         "a token must not come from the request",
@@ -577,6 +592,11 @@ pub const CODES: &[Code] = &[
         "A quote at the beginning of a word goes on to the next quote of the same kind, over line ends too. The \
          rest of the file was read as quoted text. Inside double quotes write `\\\"` for a quote; inside \
          backticks nothing is escaped.",
+    ),
+    (
+        "upstream-needs-host",
+        "the upstream answers only to its own name",
+        "The servers in front of this API refuse a request whose Host is not theirs, usually with 403. The proxy passes the client's Host on, as Caddy does, unless the upstream is written as `https://…`. Add `header_up Host` with the API's name.",
     ),
     (
         "wrong-argument-count",
