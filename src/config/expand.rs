@@ -238,6 +238,9 @@ mod tests {
         assert_eq!(codes(&format!("{bomb}:80 {{\n\timport s29\n}}\n")), ["import-too-large"]);
         assert_eq!(codes(&"x".repeat(9 << 20)), ["file-too-large"]);
         assert_eq!(codes("a\0b"), ["not-text"]);
+        // Escaped braces make every search for a closing brace run to the end.
+        let escapes = "{\\}".repeat(100_000);
+        assert!(codes(&format!("(s) {{\n\tx {escapes}\n}}\n:80 {{\n\timport s\n}}\n")).is_empty());
         assert_eq!(codes(&"import a\n".repeat(1000)), ["import-not-found"]);
         assert_eq!(codes(&"@m\n".repeat(1000)).len(), 100);
     }

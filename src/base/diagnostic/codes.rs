@@ -62,6 +62,7 @@ pub const CODES: &[Code] = &[
         "An address is `[scheme://]host[:port][/path]`: the scheme is `http` or `https`, an IPv6 address stands \
          in brackets, `*` stands for exactly one label of a name, and `:80` alone means any host.",
     ),
+    ("bad-value", "a value is not usable", "The option takes one of the values that the help of the message lists."),
     (
         "brace-glued-to-address",
         "a space is missing between an address and `{`",
@@ -108,6 +109,11 @@ pub const CODES: &[Code] = &[
         "two sites want different TLS for the same name",
         "TLS settings are chosen by server name before the request is read. Two sites of one name and port must \
          have the same ones.",
+    ),
+    (
+        "contradicting-options",
+        "two options contradict each other",
+        "Each of them makes sense alone, but both together cannot be obeyed. Remove one.",
     ),
     (
         "default-on-request-header",
@@ -309,10 +315,21 @@ pub const CODES: &[Code] = &[
          or `$2y$` for bcrypt and with `$argon2id$` for argon2id. `caddy hash-password` makes one.",
     ),
     (
+        "invalid-proxy-url",
+        "the URL of a forward proxy is not usable",
+        "It is `http://host:port`, `https://host:port` or `socks5://host:port`, with user and password before the \
+         host where needed.",
+    ),
+    (
         "invalid-regexp",
         "a regular expression is not usable",
         "The syntax is that of RE2: no look-around and no back-references, which keeps matching linear in the \
          length of the text.",
+    ),
+    (
+        "invalid-rewrite",
+        "a rewrite is not usable",
+        "The target of the rewrite cannot be made into a valid URI, or one of its regular expressions is wrong.",
     ),
     (
         "invalid-size",
@@ -325,11 +342,24 @@ pub const CODES: &[Code] = &[
         "A status is a three-digit code such as `404`, and where a class is allowed, `4xx`.",
     ),
     (
+        "invalid-tls-options",
+        "TLS options for an upstream are not usable",
+        "The certificate authorities or the client certificate named here cannot be read, or the options do not \
+         fit together.",
+    ),
+    (
         "invalid-tls-policy",
         "TLS settings do not fit together",
         "The protocol versions, ciphers, curves or client authentication named here are unknown or cannot be \
          combined.",
     ),
+    (
+        "invalid-upstream-address",
+        "the address of an upstream is not usable",
+        "An upstream is `host:port`, `http://host:port`, `https://host`, `h2c://host:port` or \
+         `unix//absolute/path`. A path is not part of it: use `rewrite`.",
+    ),
+    ("invalid-value", "a value is not usable", "The option takes one of the values listed in its reference page."),
     (
         "key-in-clear",
         "a key stands in clear in the file",
@@ -342,6 +372,11 @@ pub const CODES: &[Code] = &[
         "Each kind of matcher has its own shape, shown in the help of the message and in the reference.",
     ),
     (
+        "matcher-defined-twice",
+        "a response matcher is defined twice",
+        "Its name is unique within the directive. Rename one of the two.",
+    ),
+    (
         "matcher-outside-site",
         "a matcher is defined outside a site",
         "A named matcher `@name` belongs to one site and is defined inside its block. To share one, define it in \
@@ -352,11 +387,18 @@ pub const CODES: &[Code] = &[
         "a JSON object does not say which module it is",
         "A handler needs `\"handler\"`, an issuer or storage `\"module\"`, with the name of the module.",
     ),
+    ("missing-option", "an option is missing", "This choice needs a further option, which the message names."),
     (
         "mixed-schemes",
         "HTTP and HTTPS on one port",
         "A port speaks either HTTP or HTTPS. Two sites on one port must use the same; write the scheme into the \
          address (`http://`, `https://`) or use another port.",
+    ),
+    (
+        "mixed-upstream-schemes",
+        "the upstreams of one proxy have different schemes",
+        "All upstreams of one `reverse_proxy` share one transport, so all are HTTP or all are HTTPS. Use two \
+         directives with matchers.",
     ),
     (
         "named-route-cut-short",
@@ -405,6 +447,11 @@ pub const CODES: &[Code] = &[
         "`{args.0}` still works and means `{args[0]}`, the spelling that also has ranges.",
     ),
     (
+        "old-spelling",
+        "an old name of an option",
+        "The option was renamed. The old name still works and means the same.",
+    ),
+    (
         "open-upstream-key",
         "an upstream key is used by whoever comes",
         "The site can be reached from other machines and adds your API key to every request it passes on, so anybody who finds it spends your money. Put an access check before the proxy (`auth_token {$TOKEN}`, `basic_auth`, `forward_auth`, a `remote_ip` matcher, client certificates), or bind the site to a loopback address.",
@@ -439,6 +486,11 @@ pub const CODES: &[Code] = &[
         "renamed-directive",
         "an old name of a directive",
         "The directive was renamed. The old name still works and means the same.",
+    ),
+    (
+        "renamed-option",
+        "an old name of an option",
+        "The option was renamed. The old name still works and means the same.",
     ),
     ("text-after-brace", "nothing may follow `{` on its line", "The lines of a block begin below its opening brace."),
     (
@@ -515,6 +567,12 @@ pub const CODES: &[Code] = &[
          `query`, `remote_ip`, `not` and others.",
     ),
     (
+        "unknown-module",
+        "there is no such module",
+        "The name in the JSON is not that of a module built in here. If it belongs to a plugin of Caddy, it is \
+         not available.",
+    ),
+    (
         "unknown-operation",
         "there is no such operation",
         "The first argument names the operation; those that exist are listed in the reference page of the \
@@ -557,6 +615,12 @@ pub const CODES: &[Code] = &[
         "the `file` matcher does not know this policy",
         "The policies are `first_exist`, `first_exist_fallback`, `largest_size`, `smallest_size` and \
          `most_recently_modified`.",
+    ),
+    (
+        "unneeded-header-up",
+        "a header is set that the proxy sends by itself",
+        "`X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are sent to every upstream. The line does \
+         no harm and can go.",
     ),
     (
         "unordered-directive",
@@ -632,8 +696,8 @@ mod tests {
         let makers = [
             r#"Diagnostic::(?:error|warning)\(\s*"([a-z0-9-]+)""#,
             r#"CompileError::new\(\s*"([a-z0-9-]+)""#,
-            r#"\.err\([^"]*?,\s*"([a-z0-9-]+)""#,
-            r#"(?:wrong|unterminated)\(\s*"([a-z0-9-]+)""#,
+            r#"\.err\((?:[^"(),]|\(\))*,\s*"([a-z0-9-]+)""#,
+            r#"unterminated\(\s*"([a-z0-9-]+)""#,
         ];
         let makers = makers.map(|m| regex::Regex::new(m).unwrap());
         let mut used = BTreeSet::new();

@@ -11,6 +11,12 @@ use crate::base::span::{FileId, SourceMap, Span};
 /// Narrow enough for a terminal; the lines themselves are cut around the carets.
 const WIDTH: usize = 120;
 
+/// A line longer than this many bytes is shown in part.
+const LONG_LINE: usize = 1000;
+
+/// How much of it, in bytes, labels may span.
+const NEAR: usize = 80;
+
 /// All diagnostics as a person reads them, a blank line between two.
 #[must_use]
 pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> String {
@@ -95,8 +101,10 @@ fn render_one(d: &Diagnostic, sources: &SourceMap, renderer: &Renderer) -> Strin
         let in_file: Vec<_> = labels.iter().filter(|(l, _)| l.span.file == file).collect();
         let Some(window) = Window::new(file, in_file.iter().map(|(l, _)| l.span), &d.secret, sources) else { continue };
         let mut snippet = window.snippet();
+        let mut shown: Vec<usize> = Vec::new();
         for (label, kind) in in_file {
-            let mut annotation = kind.span(window.range(label.span));
+            let Some(range) = window.visible(window.range(label.span), &mut shown) else { continue };
+            let mut annotation = kind.span(range);
             if !label.text.is_empty() {
                 annotation = annotation.label(label.text.as_str());
             }
@@ -107,7 +115,7 @@ fn render_one(d: &Diagnostic, sources: &SourceMap, renderer: &Renderer) -> Strin
     let mut report = Vec::new();
     let window = d.replacement.as_ref().and_then(|r| Window::new(r.span.file, [r.span], &d.secret, sources));
     match (&d.replacement, window) {
-        (Some(replacement), Some(window)) => {
+        (Some(replacement), Some(window)) if !window.has_long_line(window.range(replacement.span).start) => {
             let patch = Patch::new(window.range(replacement.span), replacement.text.as_str());
             let snippet: Element<'_> = window.snippet().patch(patch).into();
             let title = Level::HELP.secondary_title(d.help.as_deref().unwrap_or("write it like this"));
@@ -161,6 +169,28 @@ impl<'a> Window<'a> {
 
     fn snippet<T: Clone>(&self) -> Snippet<'a, T> {
         Snippet::source(self.text.clone()).line_start(self.first_line).path(self.name)
+    }
+
+    /// On an endless line only what is near its first label can be shown: the renderer keeps all labels in view.
+    fn visible(&self, range: Range<usize>, shown: &mut Vec<usize>) -> Option<Range<usize>> {
+        if !self.has_long_line(range.start) {
+            return Some(range);
+        }
+        let line = self.line(range.start);
+        let anchor = *shown.iter().find(|at| line.contains(at)).unwrap_or(&range.start);
+        shown.push(range.start);
+        let near = range.start.abs_diff(anchor) < NEAR;
+        near.then(|| range.start..range.end.min(boundary(&self.text, range.start + NEAR)))
+    }
+
+    fn has_long_line(&self, at: usize) -> bool {
+        self.line(at).len() > LONG_LINE
+    }
+
+    /// The line that holds a place, with its end.
+    fn line(&self, at: usize) -> Range<usize> {
+        let start = self.text[..at].rfind('\n').map_or(0, |n| n + 1);
+        start..self.text[at..].find('\n').map_or(self.text.len() + 1, |n| at + n + 1)
     }
 
     fn range(&self, span: Span) -> Range<usize> {
@@ -258,5 +288,11 @@ mod tests {
         let d = Diagnostic::error("unknown-directive", "no").at(span_of(&text, "bad", id), "here");
         let out = render(&[d], &sources, false);
         assert!(out.len() < 2000 && out.contains("bad") && out.contains("^^^ here"), "{out}");
+        let far = Diagnostic::error("unterminated-quote", "no")
+            .at(Span::new(id, 0, 150_000), "opened here")
+            .also(Span::new(id, text.len(), text.len()), "the end")
+            .replace(Span::new(id, 0, 1), "y");
+        let out = render(&[far], &sources, false);
+        assert!(out.len() < 2000 && out.contains("opened here"), "{}", out.len());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Caddy's bound on open braces without end, which keeps the search linear.
-const MAX_UNCLOSED: usize = 100;
+/// Searches that may run to the end of the word, each; Caddy has a like bound on braces that are never closed.
+const MAX_LONG_SEARCHES: usize = 100;
 
 /// What an argument placeholder says about itself, for a warning.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -64,7 +64,7 @@ pub(super) fn fill(text: &str, args: &[&str], warn: &mut dyn FnMut(ArgsWarning))
     memchr::memchr2(b'{', b'}', bytes)?;
     let mut out = String::with_capacity(text.len());
     let mut used = Vec::new();
-    let (mut written, mut at, mut unclosed) = (0, 0, 0);
+    let (mut written, mut at, mut long_searches) = (0, 0, 0);
     while at < bytes.len() {
         let escaped = at > 0 && bytes[at - 1] == b'\\';
         if escaped && matches!(bytes[at], b'{' | b'}') {
@@ -73,19 +73,17 @@ pub(super) fn fill(text: &str, args: &[&str], warn: &mut dyn FnMut(ArgsWarning))
                 out.push_str(kept);
             }
             written = at;
-        } else if bytes[at] == b'{' && unclosed < MAX_UNCLOSED {
-            match closing(bytes, at) {
-                Some(end) => {
-                    if let Some(index) = argument(&text[at + 1..end], args.len(), warn) {
-                        out.push_str(&text[written..at]);
-                        out.push_str(args[index]);
-                        used.push(index);
-                        at = end;
-                        written = end + 1;
-                    }
-                }
-                None if bytes.get(at + 1) == Some(&b'{') => {}
-                None => unclosed += 1,
+        } else if bytes[at] == b'{' && long_searches < MAX_LONG_SEARCHES {
+            let (end, long) = closing(bytes, at);
+            long_searches += usize::from(long);
+            if let Some(end) = end
+                && let Some(index) = argument(&text[at + 1..end], args.len(), warn)
+            {
+                out.push_str(&text[written..at]);
+                out.push_str(args[index]);
+                used.push(index);
+                at = end;
+                written = end + 1;
             }
         }
         at += 1;
@@ -97,16 +95,21 @@ pub(super) fn fill(text: &str, args: &[&str], warn: &mut dyn FnMut(ArgsWarning))
     Some(Filled { text: out, used })
 }
 
-/// The first unescaped `}` after an opening brace; none when another brace opens first, as no argument's name holds one.
-fn closing(bytes: &[u8], open: usize) -> Option<usize> {
-    let mut end = open + 1 + memchr::memchr2(b'{', b'}', &bytes[open + 1..])?;
+/// The first unescaped `}` after an opening brace, and whether the search went past the next brace. None when another
+/// brace opens first, as no argument's name holds one.
+fn closing(bytes: &[u8], open: usize) -> (Option<usize>, bool) {
+    let Some(next) = memchr::memchr2(b'{', b'}', &bytes[open + 1..]) else { return (None, true) };
+    let mut end = open + 1 + next;
     if bytes[end] == b'{' {
-        return None;
+        return (None, false);
     }
+    let mut long = false;
     while end < bytes.len() - 1 && bytes[end - 1] == b'\\' {
-        end += 1 + memchr::memchr(b'}', &bytes[end + 1..])?;
+        long = true;
+        let Some(next) = memchr::memchr(b'}', &bytes[end + 1..]) else { return (None, true) };
+        end += 1 + next;
     }
-    Some(end)
+    (Some(end), long)
 }
 
 /// The argument that a placeholder's name stands for.
