@@ -246,7 +246,8 @@ impl Engine {
             // Framing is the connection's business, whatever an operation wrote.
             headers.remove(header::TRANSFER_ENCODING);
         }
-        if !headers.contains_key(header::HOST) {
+        // A request of HTTP/1.0 may have come without one.
+        if headers.get(header::HOST).is_none_or(HeaderValue::is_empty) {
             headers.insert(header::HOST, to.host_value.clone());
         }
         fix_length(ex, &plan.method, &mut headers, &body);
@@ -285,7 +286,6 @@ impl Engine {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             upgrade::join(ex, response.headers(), upgraded, self.stream_timeout)
                 .map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
-            ex.server_header = false;
             return Ok(Flow::Respond(response));
         }
         if gunzip {
@@ -318,13 +318,15 @@ impl Engine {
     /// The head for the client.
     fn finish(&self, ex: &Exchange, response: &mut Response, set_cookie: Option<HeaderValue>) {
         let version = response.version();
-        outgoing::response(response.headers_mut(), version);
+        outgoing::strip_response(response.headers_mut());
         if let Some((ops, require)) = &self.header_down {
             let applies = require.as_ref().is_none_or(|r| r.matches(response.status().as_u16(), response.headers()));
             if applies {
                 ops.apply_response(response.headers_mut(), ex);
             }
         }
+        // After the operations: they edit what the upstream said, not what we add (as in Caddy).
+        response.headers_mut().append(header::VIA, outgoing::via(version));
         if let Some(cookie) = set_cookie {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -386,9 +388,15 @@ thread_local! {
 
 /// Makes `content-length` say what the body is: an operation may have touched it, the body may have been dropped.
 fn fix_length(ex: &Exchange, method: &Method, headers: &mut http::HeaderMap, body: &Body) {
-    let Some(stated) = headers.get(header::CONTENT_LENGTH) else { return };
+    let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    let Some(stated) = headers.get(header::CONTENT_LENGTH) else {
+        if expects_body && body.size_hint().exact() == Some(0) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return;
+    };
     let right = match body.size_hint().exact() {
-        Some(0) => stated == "0" && matches!(*method, Method::POST | Method::PUT | Method::PATCH),
+        Some(0) => stated == "0" && expects_body,
         Some(exact) => stated.to_str().ok().and_then(|v| v.parse().ok()) == Some(exact),
         // A stream that does not know: the client's word stands, and the connection enforces it.
         None => ex.headers.get(header::CONTENT_LENGTH) == Some(stated),

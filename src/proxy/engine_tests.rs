@@ -148,6 +148,7 @@ fn a_request_and_its_answer_lose_only_what_is_for_one_hop() {
         let response = respond(&engine, &mut ex).await;
         assert!(!response.headers().contains_key("x-hop") && !response.headers().contains_key("x-up"));
         assert_eq!(response.headers()["x-new"], "n");
+        assert_eq!(response.headers()["via"], "1.1 llmproxy");
         assert_eq!(text(response).await, "ok");
         let seen = origin.seen().remove(0);
         assert!(seen.starts_with("GET /a?b=c HTTP/1.1\r\nhost: a.test\r\n"), "{seen}");

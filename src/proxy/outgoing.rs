@@ -88,8 +88,8 @@ pub fn wants_gzip(method: &Method, headers: &HeaderMap) -> bool {
     *method != Method::HEAD && !headers.contains_key(header::ACCEPT_ENCODING) && !headers.contains_key(header::RANGE)
 }
 
-/// Removes hop-by-hop fields of a response and adds `via`.
-pub fn response(headers: &mut HeaderMap, version: Version) {
+/// Removes hop-by-hop fields of a response.
+pub fn strip_response(headers: &mut HeaderMap) {
     let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
     let named = Named::by_connection(headers);
     for name in headers.keys() {
@@ -100,7 +100,6 @@ pub fn response(headers: &mut HeaderMap, version: Version) {
     for name in gone {
         headers.remove(name);
     }
-    headers.append(header::VIA, via(version));
 }
 
 /// The protocol a request asks to change to, in lower case.
@@ -161,7 +160,8 @@ fn list_has(value: &HeaderValue, word: &str) -> bool {
     value.as_bytes().split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
-fn via(version: Version) -> HeaderValue {
+/// Our entry in `via`; `version` is that of the message as received.
+pub fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_10 => "1.0 llmproxy",
         Version::HTTP_2 => "2.0 llmproxy",
@@ -248,10 +248,9 @@ mod tests {
     fn responses_lose_their_hop_by_hop_fields() {
         let mut headers =
             with(&[("connection", "X-Hop"), ("x-hop", "1"), ("keep-alive", "5"), ("server", "u")]).headers;
-        response(&mut headers, Version::HTTP_11);
+        strip_response(&mut headers);
         assert!(!headers.contains_key("x-hop") && !headers.contains_key("keep-alive"));
         assert_eq!(all(&headers, "server"), ["u"]);
-        assert_eq!(all(&headers, "via"), ["1.1 llmproxy"]);
     }
 
     #[test]
