@@ -74,7 +74,7 @@ impl<'n> Responses<'n> {
         if self.matchers.contains_key(node.name()) {
             return Err(cx.err(
                 node.name.span,
-                "matcher-defined-twice",
+                "duplicate-matcher",
                 format!("response matcher `{}` is defined twice", node.name.shown()),
             ));
         }
@@ -118,14 +118,14 @@ pub fn compile(
 ) -> Result<Box<[response_handler::ResponseHandler]>, CompileError> {
     let mut out = Vec::with_capacity(handlers.len());
     for (i, handler) in handlers.iter().enumerate() {
-        let wrong = |what: &str, why: &str| {
-            CompileError::new("invalid-value", why.to_owned()).within(what).within(i).within("handle_response")
+        let at = |field: &str, why: &str| {
+            CompileError::new("invalid-value", why.to_owned()).within(field).within(i).within("handle_response")
         };
         let matcher = match &handler.matcher {
-            Some(matcher) => Some(matcher.compile().map_err(|why| wrong("match", &why.to_string()))?),
+            Some(matcher) => Some(matcher.compile().map_err(|why| at("match", &why.to_string()))?),
             None => None,
         };
-        let status = StatusSource::parse(handler.status_code.as_str()).map_err(|why| wrong("status_code", why))?;
+        let status = StatusSource::parse(handler.status_code.as_str()).map_err(|why| at("status_code", why))?;
         let routes =
             cx.at("handle_response", |cx| cx.at(i, |cx| cx.at("routes", |cx| cx.compile_routes(&handler.routes))));
         out.push(response_handler::ResponseHandler { matcher, status, routes });

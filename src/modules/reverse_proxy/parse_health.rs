@@ -47,7 +47,7 @@ fn active_line(cx: &mut DirectiveCx<'_, '_>, active: &mut ActiveHealth, node: &N
         "health_path" => {
             active.path = cx.value(node)?.text().to_owned();
             cx.warn(
-                Diagnostic::warning("old-spelling", "`health_path` is now called `health_uri`")
+                Diagnostic::warning("renamed-option", "`health_path` is now called `health_uri`")
                     .at(node.name.span, "")
                     .replace(node.name.span, "health_uri"),
             );

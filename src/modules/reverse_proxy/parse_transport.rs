@@ -96,7 +96,7 @@ fn http_line(cx: &mut DirectiveCx<'_, '_>, out: &mut HttpTransport, node: &Node)
         "forward_proxy_url" => {
             let url = cx.value(node)?.text();
             cx.warn(
-                Diagnostic::warning("old-spelling", "`forward_proxy_url URL` is now written `network_proxy url URL`")
+                Diagnostic::warning("renamed-option", "`forward_proxy_url URL` is now written `network_proxy url URL`")
                     .at(node.name.span, "")
                     .replace(node.name.span, "network_proxy url"),
             );
@@ -193,7 +193,7 @@ fn tls_line(cx: &mut DirectiveCx<'_, '_>, out: &mut HttpTransport, node: &Node) 
             }
             cx.warn(
                 Diagnostic::warning(
-                    "old-spelling",
+                    "renamed-option",
                     "`tls_trusted_ca_certs FILE` is now written `tls_trust_pool file FILE`",
                 )
                 .at(node.name.span, "")
