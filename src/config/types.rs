@@ -167,6 +167,9 @@ pub struct Server {
     pub trusted_proxies: Option<Module>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_ip_headers: Vec<String>,
+    /// Request headers with an underscore in their name that are let through (all others are dropped).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expected_underscore_headers: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub trusted_proxies_strict: i64,
     #[serde(skip_serializing_if = "is_false")]

@@ -13,6 +13,7 @@ mod listen;
 mod logs;
 mod matchers;
 mod options;
+mod options_tls;
 mod order;
 mod order_option;
 mod pairing;
@@ -21,11 +22,14 @@ mod places;
 mod policies;
 pub mod ports;
 mod servers;
+mod servers_options;
 pub mod site;
 pub mod spans;
 mod stable_sort;
 pub mod subroute;
 mod tls_app;
+mod tls_policies;
+mod tls_subjects;
 
 use std::collections::{BTreeMap, BTreeSet};
 
