@@ -41,7 +41,7 @@ impl HandlerError {
     /// `{http.error.status_text}`: the standard reason of the status, empty when it has none.
     #[must_use]
     pub fn status_text(&self) -> &'static str {
-        http::StatusCode::from_u16(self.status).ok().and_then(|s| s.canonical_reason()).unwrap_or("")
+        super::status::status_text(self.status)
     }
 }
 

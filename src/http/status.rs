@@ -43,9 +43,28 @@ fn number(text: &str) -> Option<StatusCode> {
     text.parse::<u16>().ok().and_then(|n| StatusCode::from_u16(n).ok())
 }
 
+/// The standard text of a status as Go's `http.StatusText` has it; empty when it has none.
+#[must_use]
+pub fn status_text(status: u16) -> &'static str {
+    match status {
+        203 => "Non-Authoritative Information",
+        413 => "Request Entity Too Large",
+        414 => "Request URI Too Long",
+        416 => "Requested Range Not Satisfiable",
+        _ => StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or(""),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_those_of_go() {
+        assert_eq!(status_text(413), "Request Entity Too Large");
+        assert_eq!(status_text(418), "I'm a teapot");
+        assert_eq!(status_text(799), "");
+    }
 
     #[test]
     fn a_fixed_status_is_checked_when_compiled() {

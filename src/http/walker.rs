@@ -70,6 +70,7 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
         scopes.push(ErrorScope { routes: errors, stages: 0 });
     }
     let mut flow = walk(routes, ex, &mut scopes).await;
+    let mut last_resort_ran = false;
     loop {
         match flow {
             Flow::Next => {
@@ -91,11 +92,14 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
             Flow::Fail(error) => {
                 let Some(scope) = scopes.pop() else {
                     ex.stages.clear();
+                    // When the server's own error routes fail, the client gets the error that they ran for.
+                    let error = ex.error.take().filter(|_| last_resort_ran).unwrap_or(error);
                     let mut response = error_response(&error);
                     ex.error = Some(error);
                     merge_early(ex, &mut response);
                     return Outcome::Response(response);
                 };
+                last_resort_ran = scopes.is_empty() && errors.is_some();
                 flow = recover(scope, error, ex, &mut scopes).await;
             }
         }
@@ -419,6 +423,18 @@ mod tests {
         let errors = list(vec![route(vec![mark('E', next)])]);
         let routes = list(vec![route(vec![mark('a', fail)])]);
         assert_eq!(walked(&routes, Some(&errors)).await, ("aE".into(), 418));
+    }
+
+    #[tokio::test]
+    async fn when_the_servers_error_routes_fail_the_first_error_is_answered() {
+        fn fail_again(_: &mut Exchange) -> Flow {
+            Flow::Fail(HandlerError::new(502, "test", "again"))
+        }
+        let errors = list(vec![route(vec![mark('E', fail_again)])]);
+        assert_eq!(walked(&list(vec![route(vec![mark('a', fail)])]), Some(&errors)).await, ("aE".into(), 418));
+        // Those of a subroute pass their own error on.
+        let inner = sub(vec![route(vec![mark('a', fail)])], Some(vec![route(vec![mark('I', fail_again)])]));
+        assert_eq!(walked(&list(vec![route(vec![inner])]), None).await, ("aI".into(), 502));
     }
 
     struct Header(&'static str);

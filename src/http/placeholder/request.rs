@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, Uri, Version};
 
 use super::key::{AddressPart, ErrorPart, Group, Key, UpstreamPart, UriPart};
 use super::{Scope, certificate, fixed};
 use crate::base::body::Body;
 use crate::http::exchange::{Exchange, Peer, split_host_port};
 use crate::http::path;
+use crate::http::status::status_text;
 
 impl Key {
     /// The value for this request; `None` when the name is unknown, `Some("")` when it is known and empty.
@@ -77,7 +78,7 @@ impl Key {
                 known_header(ex.upstream.as_ref()?.headers.as_ref().or(Some(held_headers(ex)?))?, name)?
             }
             Self::HeldStatus => Cow::Owned(ex.held_response.as_ref()?.status().as_u16().to_string()),
-            Self::HeldStatusText => Cow::Borrowed(reason(ex.held_response.as_ref()?.status().as_u16())),
+            Self::HeldStatusText => Cow::Borrowed(status_text(ex.held_response.as_ref()?.status().as_u16())),
             Self::HeldHeader(name) => known_header(held_headers(ex)?, name)?,
             Self::ResponseHeader(name) => {
                 let headers = scope.response_headers.unwrap_or(&ex.early_headers);
@@ -261,7 +262,7 @@ fn upstream(ex: &Exchange, part: UpstreamPart) -> Option<Cow<'_, str>> {
         UpstreamPart::DurationMs => Cow::Owned(milliseconds(facts.duration?)),
         UpstreamPart::Retries => Cow::Owned(facts.retries.to_string()),
         UpstreamPart::StatusCode => Cow::Owned(status?.to_string()),
-        UpstreamPart::StatusText => Cow::Borrowed(reason(status?)),
+        UpstreamPart::StatusText => Cow::Borrowed(status_text(status?)),
         UpstreamPart::TransportError => boolean(facts.transport_error),
     })
 }
@@ -272,10 +273,6 @@ fn lowercase(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
-}
-
-fn reason(status: u16) -> &'static str {
-    StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("")
 }
 
 fn boolean(b: bool) -> Cow<'static, str> {
