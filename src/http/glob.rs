@@ -98,6 +98,13 @@ fn decode(bytes: &[u8]) -> Option<char> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_pattern_and_text(pattern in r"[a-c*?\[\]\\^/é-]{0,10}", text in "[a-cé/]{0,10}") {
+            let _ = matches(&pattern, &text);
+        }
+    }
+
     #[test]
     fn matching_is_that_of_go() {
         // From the documentation and tests of Go's path package.

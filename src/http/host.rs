@@ -10,10 +10,12 @@ pub fn to_ascii(name: &str) -> Cow<'_, str> {
     }
     let labels: Vec<Cow<'_, str>> = name
         .split('.')
-        .map(|label| match label.is_ascii() {
-            true => Cow::Borrowed(label),
+        .map(|label| {
+            if label.is_ascii() {
+                return Cow::Borrowed(label);
+            }
             // Clients lower-case a name before they encode it.
-            false => punycode(&label.to_lowercase()).map_or(Cow::Borrowed(label), |p| Cow::Owned(format!("xn--{p}"))),
+            punycode(&label.to_lowercase()).map_or(Cow::Borrowed(label), |p| Cow::Owned(format!("xn--{p}")))
         })
         .collect();
     Cow::Owned(labels.join("."))

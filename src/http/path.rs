@@ -144,8 +144,6 @@ pub fn clean_path(path: &str, merge_slashes: bool) -> Cow<'_, str> {
     if !path.contains("//") {
         return clean_keeping_slash(path);
     }
-    // A character that cannot stand in a path keeps the empty segments apart while the rest is cleaned.
-    const MARK: char = '\u{10FFFF}';
     let mut marked = String::with_capacity(path.len() + 8);
     let mut after_slash = false;
     for c in path.chars() {
@@ -177,6 +175,9 @@ pub fn join_below(root: &str, request_path: &str) -> String {
     }
     joined
 }
+
+/// Not a character of any text: keeps empty segments apart while the rest of a path is cleaned.
+const MARK: char = '\u{10FFFF}';
 
 /// The directory part with its slash, and the file part (Go's `path.Split`).
 #[must_use]
@@ -211,7 +212,7 @@ fn is_clean(path: &str) -> bool {
 fn clean_keeping_slash(path: &str) -> Cow<'_, str> {
     // The common case: a clean path with a slash at its end stays borrowed.
     if let Some(front) = path.strip_suffix('/')
-        && !front.is_empty()
+        && !matches!(front, "" | "/")
         && is_clean(front)
     {
         return Cow::Borrowed(path);
@@ -280,6 +281,7 @@ mod tests {
         assert_eq!(clean_path("/a//b/../c/", true), "/a/c/");
         assert_eq!(clean_path("/a//b/../c/", false), "/a//c/");
         assert_eq!(clean_path("/..//", false), "//");
+        assert_eq!(clean_path("//", true), "/");
         assert!(matches!(clean_path("/a/b/", true), Cow::Borrowed(_)));
     }
 
@@ -305,6 +307,28 @@ mod tests {
     fn a_query_is_parsed_leniently_and_encoded_sorted() {
         let values = QueryValues::parse("b=1&a=2%26&a=%zz&a=3;4&a=+&c");
         assert_eq!(values.encode(), "a=2%26&a=+&b=1&c=");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cleaning_leaves_nothing_to_clean(path in "/[ab./%]{0,12}") {
+            let once = clean_path(&path, true).into_owned();
+            proptest::prop_assert_eq!(&clean_path(&once, true), &once);
+            proptest::prop_assert!(!once.contains("//") && !once.split('/').any(|s| s == ".." || s == "."));
+        }
+
+        #[test]
+        fn a_joined_path_begins_with_its_root(path in "[ab./\\\\]{0,12}") {
+            let joined = join_below("/srv", &path);
+            proptest::prop_assert!(joined == "/srv" || joined.starts_with("/srv/"), "{}", joined);
+            proptest::prop_assert!(!joined.split('/').any(|s| s == ".."));
+        }
+
+        #[test]
+        fn an_encoded_query_value_decodes_to_itself(text in ".{0,20}") {
+            let escaped = query_escape(&text);
+            proptest::prop_assert_eq!(query_unescape(&escaped).unwrap(), text.as_str());
+        }
     }
 
     #[test]

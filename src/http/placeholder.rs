@@ -301,6 +301,19 @@ mod tests {
         assert_eq!(known(&deep), deep);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_renders(text in r"[a-b{}\\é.]{0,24}") {
+            let ex = exchange("GET", "/", &[]);
+            let template = Template::parse(&text);
+            let kept = template.render(&ex, Unknown::Literal);
+            // No such name is known, so only backslashes in front of braces go.
+            let expected = text.replace("\\{", "{").replace("\\}", "}");
+            proptest::prop_assert_eq!(kept, expected);
+            let _ = template.render(&ex, Unknown::Empty);
+        }
+    }
+
     #[test]
     fn parts_of_the_request() {
         let cases = [

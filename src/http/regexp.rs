@@ -293,6 +293,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_compiled_or_refused(text in r"[\\\[\](){}?*+^$|.<:P\-&~aQEdwé0-9,]{0,12}") {
+            let _ = compile(&text);
+        }
+
+        #[test]
+        fn a_quoted_text_matches_itself(text in r"[^\\]{0,12}") {
+            let quoted = format!(r"^\Q{text}\E$");
+            proptest::prop_assert!(matches(&quoted, &text));
+        }
+    }
+
     #[test]
     fn groups_are_kept_by_number_and_name() {
         let pattern = CapturingRegexp::compile("tok", r"^Bearer (?P<key>sk-(.*))$").unwrap();

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::compile_cx::{CompileCx, CompileError, read_value};
+use crate::config::compile_cx::{CompileError, read_value};
 use crate::config::directive_cx::{DirectiveCx, Parsed};
 use crate::config::registry::MatcherModule;
 use crate::http::exchange::{Exchange, contains};
@@ -76,11 +76,10 @@ fn read_range(written: &str) -> Result<IpNet, CompileError> {
     if text.contains('%') {
         return Err(CompileError::not_supported("an IP range with a zone"));
     }
-    let network = match text.contains('/') {
-        true => text.parse::<IpNet>().map_err(|_| invalid())?,
-        false => IpNet::from(text.parse::<IpAddr>().map_err(|_| invalid())?),
-    };
-    Ok(network)
+    if text.contains('/') {
+        return text.parse().map_err(|_| invalid());
+    }
+    text.parse().map(|ip: IpAddr| IpNet::from(ip)).map_err(|_| invalid())
 }
 
 struct MatchIp {
