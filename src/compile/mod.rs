@@ -9,6 +9,7 @@ pub mod address;
 mod host_index;
 mod lints;
 pub mod load;
+pub mod logs;
 pub mod runtime;
 mod server;
 mod tls;

@@ -8,6 +8,7 @@ use super::address::ListenAddr;
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
 use crate::telemetry::access::AccessLogs;
+use crate::telemetry::log::Logs;
 use crate::tls::ServerTls;
 
 /// A whole configuration, ready to run.
@@ -16,6 +17,8 @@ pub struct Runtime {
     pub servers: Vec<ServerRuntime>,
     /// Which server answers on which address; an address belongs to one server.
     pub listeners: BTreeMap<ListenAddr, ListenerSpec>,
+    /// All logs, the default one among them; opened when the runtime goes live.
+    pub logs: Logs,
     /// Files that compiling read (certificates, keys): watched beside the configuration itself.
     pub watched: Vec<PathBuf>,
     /// How long to wait for open requests at shutdown; `None` = as long as they take.

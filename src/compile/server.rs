@@ -10,13 +10,12 @@ use serde_json::Value;
 
 use super::address::ListenAddr;
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
-use super::{host_index, tls};
+use super::{host_index, logs, tls};
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
 use crate::config::types::{Config, HttpApp, Module, Server, module_id};
 use crate::http::exchange::ServerFacts;
-use crate::telemetry::access::AccessLogs;
 use crate::tls::CertStore;
 
 /// Go's and Caddy's default for the largest request head.
@@ -30,7 +29,8 @@ const IDLE: Duration = Duration::from_mins(5);
 pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<CompileError>> {
     let mut cx = CompileCx::new(registry);
     refuse_unsupported(config, &mut cx);
-    let mut runtime = Runtime::default();
+    let mut runtime =
+        Runtime { logs: cx.at("logging", |cx| logs::logs(config.logging.as_ref(), cx)), ..Runtime::default() };
     let store = cx.at("apps", |cx| {
         cx.at("tls", |cx| cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx)))
     });
@@ -128,6 +128,7 @@ fn compile_server(name: &str, server: &Server, store: &Arc<CertStore>, runtime: 
             cx.at("listen", |cx| cx.report(CompileError::new("address-used-twice", message)));
         }
     }
+    let logs = cx.at("logs", |cx| logs::access(server.logs.as_ref(), &runtime.logs, cx));
     runtime.servers.push(ServerRuntime {
         facts,
         routes,
@@ -135,7 +136,7 @@ fn compile_server(name: &str, server: &Server, store: &Arc<CertStore>, runtime: 
         tls,
         strict_sni_host,
         limits: limits(server, cx),
-        logs: AccessLogs::default(),
+        logs,
     });
 }
 

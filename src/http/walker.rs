@@ -77,7 +77,11 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
                 // The end of an error route without an answer is the error's own status (Caddy's errorEmptyHandler).
                 let response = match ex.error.take() {
                     Some(error) => error_response(&error),
-                    None => Response::new(Body::Empty),
+                    None => {
+                        let mut response = Response::new(Body::Empty);
+                        response.extensions_mut().insert(Unhandled);
+                        response
+                    }
                 };
                 match finish(ex, response, 0).await {
                     Ok(response) => return Outcome::Response(response),
@@ -95,6 +99,7 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
                     // When the server's own error routes fail, the client gets the error that they ran for.
                     let error = ex.error.take().filter(|_| last_resort_ran).unwrap_or(error);
                     let mut response = error_response(&error);
+                    response.extensions_mut().insert(DefaultErrorAnswer);
                     ex.error = Some(error);
                     merge_early(ex, &mut response);
                     return Outcome::Response(response);
@@ -143,6 +148,14 @@ async fn recover<'r>(
 /// Marks a response whose handler chose no status, so that error routes give it the error's (behaviour 46).
 #[derive(Clone, Copy, Debug)]
 pub struct NoStatus;
+
+/// Marks the empty response to a request that no handler answered, for the access log.
+#[derive(Clone, Copy, Debug)]
+pub struct Unhandled;
+
+/// Marks the response to an error that no error route answered, for the error log.
+#[derive(Clone, Copy, Debug)]
+pub struct DefaultErrorAnswer;
 
 fn inherit_status(response: &mut Response, status: u16) {
     if response.extensions().get::<NoStatus>().is_some()

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, hea
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::access_log::LogOnEnd;
+use super::access_log::Pending;
 use super::conn_state::ConnState;
 use super::connection::ConnCx;
 use super::response_body::{End, OnEnd, ResponseBody};
@@ -79,21 +79,23 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         ex.upgrade = Some(Box::new(Upgrade { on_upgrade, state: Arc::clone(&cx.state) }));
     }
 
-    let outcome = walker::run(&server.routes, server.errors.as_ref(), &mut ex).await;
+    let mut pending = Pending::new(&live, index, ex);
+    let Some(ex) = pending.exchange() else { return Err(Aborted) };
+    let outcome = walker::run(&server.routes, server.errors.as_ref(), ex).await;
     let (response, aborted) = match outcome {
         Outcome::Response(response) => (response, false),
         Outcome::Abort => (Response::new(Body::Empty), true),
     };
-    let logged = LogOnEnd::new(&live, index, ex, &response, active);
+    let on_end = pending.respond(&response, aborted, active);
     if aborted {
-        logged.ended(End::ClientGone, 0);
+        on_end.ended(End::ClientGone, 0);
         return Err(Aborted);
     }
     let (mut head, body) = response.into_parts();
     if cx.state.has_bad_framing() {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(Response::from_parts(head, ResponseBody::new(body, Some(Box::new(logged)))))
+    Ok(Response::from_parts(head, ResponseBody::new(body, Some(on_end))))
 }
 
 /// Marks the connection as serving until dropped.

@@ -82,6 +82,10 @@ impl Supervisor {
                 return Exit::StartFailed;
             }
         };
+        if let Err(error) = runtime.logs.open() {
+            eprintln!("llmproxy: {error}");
+            return Exit::StartFailed;
+        }
         if let Err(error) = server.swap(Arc::new(runtime)).await {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
@@ -248,6 +252,10 @@ impl Supervisor {
         let Some(runtime) = runtime else {
             return Answer { ok: false, message, status: None };
         };
+        if let Err(error) = runtime.logs.open() {
+            message.push_str(&format!("{error}\n"));
+            return Answer { ok: false, message, status: None };
+        }
         if let Err(error) = self.server.swap(Arc::new(runtime)).await {
             message.push_str(&format!("{error}\n"));
             return Answer { ok: false, message, status: None };

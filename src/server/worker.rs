@@ -208,6 +208,7 @@ impl Worker {
                 Message::Take { stream, listener, guard } => worker.take(stream, listener, guard),
                 Message::Shutdown { grace, ack } => {
                     worker.drain(grace).await;
+                    crate::telemetry::buffer::flush();
                     let _ = ack.send(());
                     return;
                 }
@@ -353,6 +354,7 @@ impl Worker {
             NOW.with(|n| n.set(n.get().wrapping_add(1)));
             let Some(worker) = worker.upgrade() else { return };
             worker.sweep();
+            crate::telemetry::buffer::flush();
         }
     }
 

@@ -304,6 +304,13 @@ pub const CODES: &[Code] = &[
         "An address is `[network/]host:port` or `[network/]host:first-last`, or `unix//absolute/path`.",
     ),
     (
+        "invalid-log",
+        "a log cannot be written as it is configured",
+        "A log needs a level (DEBUG, INFO, WARN, ERROR, PANIC, FATAL), a file name that does not depend on a \
+         request, file modes in octal digits, and times of day as `15:04`. Where namespaces are both included and \
+         excluded, each must be an exception to one of the other list.",
+    ),
+    (
         "invalid-number",
         "a number is not usable",
         "The option takes a number in the range stated in its reference page.",
