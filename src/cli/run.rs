@@ -1,13 +1,17 @@
 //! `run` and `start`.
 
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{RunArgs, control_path};
 use super::fail;
+use crate::compile::logs::default_log;
 use crate::modules::REGISTRY;
 use crate::server::control;
 use crate::server::supervisor::{self, Options};
+use crate::telemetry::log::Logs;
+use crate::telemetry::process;
 
 pub fn run(args: &RunArgs) -> ExitCode {
     let source = match args.config.source() {
@@ -73,11 +77,7 @@ impl Detached for Command {
     }
 }
 
-/// The process log before a configuration says otherwise: warnings and life-cycle messages on standard error.
+/// The process log before a configuration says otherwise: life-cycle messages and warnings on standard error.
 pub fn init_log() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("LLMPROXY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second initialisation is possible only in tests, and then the first one stands.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).try_init();
+    process::init(&Logs(vec![Arc::new(default_log())]));
 }

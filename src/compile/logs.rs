@@ -15,7 +15,7 @@ use crate::http::placeholder::Template;
 use crate::http::regexp;
 use crate::telemetry::Layout;
 use crate::telemetry::access::{AccessLogs, AccessOptions};
-use crate::telemetry::encoder::{Appended, Encoder, Format, LevelFormat, TimeFormat};
+use crate::telemetry::encoder::{Appended, Encoder, LevelFormat, TimeFormat};
 use crate::telemetry::file::{FileOptions, Roll};
 use crate::telemetry::filter::{Action, ActionKind, FieldFilters, Filter};
 use crate::telemetry::level::Level;
@@ -427,6 +427,7 @@ fn replacing(operations: &[config::RegexpFilter]) -> Result<Filter, CompileError
 mod tests {
     use super::*;
     use crate::config::registry::Registry;
+    use crate::telemetry::encoder::Format;
     use serde_json::json;
 
     static EMPTY: Registry = Registry { directives: &[], handlers: &[], matchers: &[] };

@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, Method, Uri, Version, header};
@@ -293,11 +292,10 @@ impl RequestLine<'_> {
     }
 
     fn write_start(&self, line: &mut Line<'_>, host: &[u8]) {
-        let mut text = TextBuffer::default();
         match &self.conn.peer {
             Peer::Ip(addr) => {
-                line.text("remote_ip", text.show(addr.ip()));
-                line.text("remote_port", text.show(addr.port()));
+                line.plain("remote_ip", addr.ip());
+                line.plain("remote_port", addr.port());
             }
             // As Go names the peer of a unix socket.
             Peer::Unix => {
@@ -305,7 +303,10 @@ impl RequestLine<'_> {
                 line.text("remote_port", "");
             }
         }
-        line.text("client_ip", self.client_ip.map_or("", |ip| text.show(ip)));
+        match self.client_ip {
+            Some(ip) => line.plain("client_ip", ip),
+            None => line.text("client_ip", ""),
+        }
         line.text("proto", if self.version == Version::HTTP_2 { "HTTP/2.0" } else { proto(self.version) });
         line.text("method", self.method.as_str());
         line.field("host", Value::Text(host));
@@ -358,19 +359,6 @@ fn cipher_number(name: &str) -> u16 {
         "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => 0xcca8,
         "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => 0xcca9,
         _ => 0,
-    }
-}
-
-/// Text of small values, on the stack.
-#[derive(Default)]
-struct TextBuffer(smallvec::SmallVec<[u8; 64]>);
-
-impl TextBuffer {
-    fn show(&mut self, value: impl std::fmt::Display) -> &str {
-        use std::io::Write;
-        self.0.clear();
-        let _ = write!(self.0, "{value}");
-        std::str::from_utf8(&self.0).unwrap_or("")
     }
 }
 

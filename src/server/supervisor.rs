@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,10 @@ use super::watch::FileWatch;
 use crate::base::diagnostic::{self, Diagnostic};
 use crate::compile::load::{self, Format, Loaded, Source};
 use crate::config::registry::Registry;
+use crate::telemetry::process;
+
+/// How long the end of the program waits for logs to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a run is to be.
 pub struct Options {
@@ -44,13 +48,15 @@ pub fn run(options: Options) -> Exit {
         .enable_io()
         .enable_time()
         .build_local(tokio::runtime::LocalOptions::default());
-    match runtime {
+    let exit = match runtime {
         Ok(runtime) => runtime.block_on(Supervisor::run(options)),
         Err(error) => {
             eprintln!("llmproxy: cannot start: {error}");
             Exit::StartFailed
         }
-    }
+    };
+    crate::telemetry::sink::flush_all(FLUSH_LIMIT);
+    exit
 }
 
 struct Supervisor {
@@ -86,6 +92,7 @@ impl Supervisor {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
         }
+        process::use_logs(&runtime.logs);
         if let Err(error) = server.swap(Arc::new(runtime)).await {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
@@ -256,10 +263,12 @@ impl Supervisor {
             message.push_str(&format!("{error}\n"));
             return Answer { ok: false, message, status: None };
         }
+        let logs = runtime.logs.clone();
         if let Err(error) = self.server.swap(Arc::new(runtime)).await {
             message.push_str(&format!("{error}\n"));
             return Answer { ok: false, message, status: None };
         }
+        process::use_logs(&logs);
         self.source = source;
         Answer { ok: true, message, status: None }
     }

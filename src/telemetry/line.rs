@@ -66,6 +66,15 @@ impl<'a> Line<'a> {
         self.field(key, value.into());
     }
 
+    /// A text that holds nothing to escape, such as an address.
+    pub fn plain(&mut self, key: &str, value: impl std::fmt::Display) {
+        if !self.filters.is_empty() {
+            return self.text(key, &value.to_string());
+        }
+        self.key(key);
+        let _ = write!(self.out, "\"{value}\"");
+    }
+
     pub fn number(&mut self, key: &str, value: u64) {
         self.field(key, Value::Number(value));
     }

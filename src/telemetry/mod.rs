@@ -15,6 +15,7 @@ mod go_layout;
 pub mod level;
 pub mod line;
 pub mod log;
+pub mod process;
 pub mod query;
 pub mod sink;
 
