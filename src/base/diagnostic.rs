@@ -11,6 +11,15 @@ pub use suggest::nearest;
 
 use super::span::Span;
 
+/// The list without messages that stand in it already. A snippet that a thousand sites import holds a mistake once.
+#[must_use]
+pub fn without_repeats(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut seen = std::collections::HashSet::new();
+    let mut out = diagnostics;
+    out.retain(|d| seen.insert((d.code, d.message.clone(), d.primary.as_ref().map(|label| label.span))));
+    out
+}
+
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Error,

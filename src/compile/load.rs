@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Runtime;
-use crate::base::diagnostic::Diagnostic;
+use crate::base::diagnostic::{Diagnostic, without_repeats};
 use crate::base::env::{self, Env};
 use crate::base::span::{SourceMap, Span};
 use crate::config::compile_cx::CompileError;
@@ -92,6 +92,7 @@ pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Run
         Err(errors) => {
             let diagnostics: Vec<_> = errors.into_iter().map(|e| diagnose(e, &loaded.spans)).collect();
             loaded.diagnostics.extend(diagnostics);
+            loaded.diagnostics = without_repeats(loaded.diagnostics);
             loaded.config = None;
             (None, loaded)
         }

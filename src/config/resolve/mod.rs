@@ -42,7 +42,7 @@ use self::site::{Bind, SiteInfo, SiteKey};
 use super::directive_cx::{ConfigValue, FileCx};
 use super::registry::Registry;
 use super::types::{Admin, Config, HttpApp, MatcherSet, Route, Server, TlsApp, handler};
-use crate::base::diagnostic::Diagnostic;
+use crate::base::diagnostic::{Diagnostic, without_repeats};
 use crate::base::span::{FileId, SourceMap, Span};
 use crate::syntax::token::Token;
 use crate::syntax::tree::{File, NamedRoute, Node, SiteBlock};
@@ -107,7 +107,7 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     }
     let mut spans = spans::take(&mut config);
     places::record(&mut spans, &config, file.globals.as_deref().unwrap_or_default(), &sites, &served);
-    Resolved { config, spans, diagnostics: cx.diagnostics }
+    Resolved { config, spans, diagnostics: without_repeats(cx.diagnostics) }
 }
 
 /// Named routes, each built as a subroute with its own group numbers, as they are shared by all sites.

@@ -187,6 +187,12 @@ fn every_error_of_the_file_is_reported() {
 }
 
 #[test]
+fn a_mistake_in_a_snippet_is_reported_once() {
+    let text = "(s) {\n sya x\n}\n:80 {\n import s\n}\n:81 {\n import s\n}";
+    assert_eq!(errors(text), [("unknown-directive", "sya".to_owned())]);
+}
+
+#[test]
 fn http_and_https_cannot_share_a_listener() {
     assert_eq!(errors("http://a:90 {\n}\nhttps://b:90 {\n}"), [("mixed-schemes", "https://b:90".to_owned())]);
     assert_eq!(errors("http://a:90 {\n tls 1\n}"), [("mixed-schemes", "http://a:90".to_owned())]);
