@@ -15,6 +15,7 @@ mod cli;
 mod configs;
 mod corpus;
 mod examples;
+mod format;
 mod golden_adapt;
 mod golden_diagnostics;
 mod hostile;
