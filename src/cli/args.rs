@@ -31,6 +31,8 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Print a configuration as Caddy's JSON
     Adapt(AdaptArgs),
+    /// Format a Proxyfile
+    Fmt(FmtArgs),
     /// Explain a diagnostic code
     Explain(ExplainArgs),
     /// Print a shell completion script
@@ -122,6 +124,18 @@ pub struct AdaptArgs {
     /// Also check that it can run
     #[arg(long)]
     pub validate: bool,
+}
+
+#[derive(clap::Args)]
+pub struct FmtArgs {
+    /// File to format; `-` for standard input [default: as for `run`]
+    pub path: Option<PathBuf>,
+    /// Write the result back to the file
+    #[arg(short = 'w', long)]
+    pub overwrite: bool,
+    /// Show what would change; exits 1 if anything would
+    #[arg(short, long)]
+    pub diff: bool,
 }
 
 #[derive(clap::Args)]

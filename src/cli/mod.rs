@@ -3,6 +3,7 @@
 mod adapt;
 mod args;
 mod explain;
+mod fmt;
 mod remote;
 mod run;
 mod sample_llm;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => remote::status(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Adapt(args) => adapt::adapt(&args),
+        Command::Fmt(args) => fmt::fmt(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Completion { shell } => {
             use clap::CommandFactory;

@@ -189,7 +189,7 @@ fn host_is_handshake_name(head: &http::request::Parts, conn: &crate::http::excha
 
 /// `uri-host [":" port]` (RFC 9110 §7.2): nothing that could end the field, name a user or a path.
 fn valid_host(host: &[u8]) -> bool {
-    host.len() <= 255 + 6
+    (1..=255 + 6).contains(&host.len())
         && host.iter().all(|b| {
             b.is_ascii_alphanumeric()
                 || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!' | b'$')
