@@ -85,11 +85,11 @@ impl Step for Intercept {
 struct Interception(Arc<[response_handler::ResponseHandler]>);
 
 impl AsyncStage for Interception {
-    fn apply<'a>(
+    fn apply(
         self: Box<Self>,
-        ex: &'a mut Exchange,
+        ex: &mut Exchange,
         mut response: Response,
-    ) -> LocalFuture<'a, Result<Response, HandlerError>> {
+    ) -> LocalFuture<'_, Result<Response, HandlerError>> {
         Box::pin(async move {
             let Reaction::Routes(routes) = response_handler::react(&self.0, ex, &mut response)? else {
                 return Ok(response);

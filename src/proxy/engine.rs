@@ -202,7 +202,7 @@ impl Engine {
                 return Err(Failed { error, body: None });
             }
         };
-        self.note_facts(ex, upstream, &reachable, now);
+        Self::note_facts(ex, upstream, &reachable, now);
         let in_flight = upstream.state.begin();
         // Kept for another attempt only where the body is at hand; one that never left comes back with the error.
         let spare = match &body {
@@ -221,7 +221,7 @@ impl Engine {
         }
     }
 
-    fn note_facts(&self, ex: &mut Exchange, upstream: &Upstream, reachable: &Reachable, now: Instant) {
+    fn note_facts(ex: &mut Exchange, upstream: &Upstream, reachable: &Reachable, now: Instant) {
         let facts = ex.upstream.get_or_insert_with(Box::default);
         **facts = UpstreamFacts {
             address: Arc::clone(&reachable.address),

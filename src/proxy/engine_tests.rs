@@ -13,6 +13,7 @@ use super::*;
 use crate::client::{Address, Scheme, TargetOptions};
 use crate::http::exchange::{Duplex, PendingUpgrade};
 use crate::http::headers::HeaderOps;
+use crate::http::matcher::MatcherSets;
 use crate::http::response_matcher::ResponseMatcher;
 use crate::http::route::{Handler, Route, RouteList};
 use crate::http::status::StatusSource;
@@ -125,8 +126,8 @@ async fn text(response: Response) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-fn passive() -> Option<Passive> {
-    Some(Passive { fail_duration: Duration::from_secs(10), max_fails: 1, statuses: Box::new([5]), latency: None })
+fn passive() -> Passive {
+    Passive { fail_duration: Duration::from_secs(10), max_fails: 1, statuses: Box::new([5]), latency: None }
 }
 
 fn ops(lines: &[(&str, &str)]) -> CompiledHeaderOps {
@@ -167,7 +168,7 @@ fn a_dead_upstream_is_502_and_retries_alone_do_not_leave_it() {
         assert_eq!(fail(&engine, &mut exchange("GET", "/")).await, 502);
         engine.retry.retries = 2;
         assert_eq!(fail(&engine, &mut exchange("GET", "/")).await, 502);
-        engine.passive = passive();
+        engine.passive = Some(passive());
         let mut ex = exchange("POST", "/");
         ex.headers.insert("content-length", HeaderValue::from_static("7"));
         ex.body = chunks(&["abc", "defg"]);
@@ -235,10 +236,22 @@ fn an_unhealthy_status_sends_the_next_request_elsewhere() {
         let bad = Origin::start("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
         let good = Origin::start(OK).await;
         let mut engine = engine(&[&bad.address, &good.address]);
-        engine.passive = passive();
+        engine.passive = Some(passive());
         assert_eq!(respond(&engine, &mut exchange("GET", "/")).await.status(), 503);
         assert_eq!(respond(&engine, &mut exchange("GET", "/")).await.status(), 200);
     });
+}
+
+/// Answers with what routes can see of the upstream's response.
+struct Show;
+impl crate::http::handler::Step for Show {
+    fn run(&self, ex: &mut Exchange) -> Flow {
+        let t = crate::http::placeholder::Template::parse(
+            "{http.reverse_proxy.status_code} {http.reverse_proxy.header.X-Up}",
+        );
+        let shown = t.render(&*ex, crate::http::placeholder::Unknown::Literal).into_owned();
+        Flow::Respond(Response::new(shown.into()))
+    }
 }
 
 #[test]
@@ -257,18 +270,8 @@ fn response_handlers_replace_the_status_or_answer_instead() {
         assert!(matches!(engine.call(&mut ex).await, Flow::Next));
         assert!(ex.held_response.is_none() && ex.server_header);
 
-        struct Show;
-        impl crate::http::handler::Step for Show {
-            fn run(&self, ex: &mut Exchange) -> Flow {
-                let t = crate::http::placeholder::Template::parse(
-                    "{http.reverse_proxy.status_code} {http.reverse_proxy.header.X-Up}",
-                );
-                let shown = t.render(&*ex, crate::http::placeholder::Unknown::Literal).into_owned();
-                Flow::Respond(Response::new(shown.into()))
-            }
-        }
         let route = Route {
-            matchers: Default::default(),
+            matchers: MatcherSets::default(),
             handlers: Box::new([Handler::Step(Box::new(Show))]),
             group: None,
             terminal: false,
@@ -334,7 +337,7 @@ fn a_body_is_held_where_the_configuration_says_so() {
         engine.retry.retries = 1;
         engine.request_buffer = Some(Buffer::All);
         let matchers: Box<[crate::http::matcher::MatcherSet]> = Box::new([Box::default()]);
-        engine.retry.matchers = Some(crate::http::matcher::MatcherSets(matchers));
+        engine.retry.matchers = Some(MatcherSets(matchers));
         let mut ex = exchange("POST", "/");
         ex.body = chunks(&["ab", "cd"]);
         assert_eq!(fail(&engine, &mut ex).await, 502);

@@ -165,10 +165,8 @@ fn cookie_of<'e>(ex: &'e Exchange, name: &str) -> Option<&'e str> {
 
 fn random(of: &impl Candidates, rng: &mut Rng) -> Option<usize> {
     let mut chosen = None;
-    let mut seen = 0;
-    for index in (0..of.count()).filter(|i| of.available(*i)) {
-        seen += 1;
-        if seen == 1 || rng.usize(..seen) == 0 {
+    for (before, index) in (0..of.count()).filter(|i| of.available(*i)).enumerate() {
+        if before == 0 || rng.usize(..=before) == 0 {
             chosen = Some(index);
         }
     }
@@ -204,13 +202,11 @@ fn least(of: &impl Candidates, among: impl Iterator<Item = usize>, rng: &mut Rng
 
 fn random_choose(of: &impl Candidates, k: usize, rng: &mut Rng) -> Option<usize> {
     let mut sample: SmallVec<[usize; 8]> = SmallVec::new();
-    let mut seen = 0;
-    for index in (0..of.count()).filter(|i| of.available(*i)) {
-        seen += 1;
+    for (before, index) in (0..of.count()).filter(|i| of.available(*i)).enumerate() {
         if sample.len() < k {
             sample.push(index);
         } else {
-            let at = rng.usize(..seen);
+            let at = rng.usize(..=before);
             if let Some(slot) = sample.get_mut(at) {
                 *slot = index;
             }

@@ -10,7 +10,7 @@ use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
 use crate::http::headers::{CompiledHeaderOps, HeaderOps, HeadersConfig};
-use crate::http::response_matcher::CompiledResponseMatcher;
+use crate::http::response_matcher::{CompiledResponseMatcher, ResponseMatcher};
 use crate::http::rewrite::Rewrite;
 use crate::http::route::Handler;
 use crate::proxy::policy::Cookie;
@@ -176,7 +176,7 @@ type HeaderDown = (CompiledHeaderOps, Option<CompiledResponseMatcher>);
 fn header_down(config: &HeadersConfig) -> Result<Option<HeaderDown>, CompileError> {
     let Some(response) = &config.response else { return Ok(None) };
     let compiled = compile_ops(&response.ops, "response")?;
-    let require = response.require.as_ref().map(|r| r.compile()).transpose().map_err(|why| {
+    let require = response.require.as_ref().map(ResponseMatcher::compile).transpose().map_err(|why| {
         CompileError::new("invalid-value", why.to_string()).within("require").within("response").within("headers")
     })?;
     Ok((!compiled.is_empty()).then_some((compiled, require)))

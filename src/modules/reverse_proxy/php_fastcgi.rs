@@ -73,8 +73,8 @@ fn index_routes(routes: &mut Vec<Route>, index: &str, mut try_files: Vec<String>
         try_files = vec!["{http.request.uri.path}".into(), in_directory.clone(), index.to_owned()];
         true
     } else {
-        // Only a PHP file is worth assuming to exist.
-        if !try_files.last().is_some_and(|f| f.ends_with(".php")) {
+        // Only a PHP file is worth assuming to exist; by its exact suffix, as in Caddy.
+        if !try_files.last().is_some_and(|f| f.as_bytes().ends_with(b".php")) {
             policy = "";
         }
         try_files.contains(&in_directory)
