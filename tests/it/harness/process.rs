@@ -119,6 +119,7 @@ pub fn command(which: Which, directory: &Path) -> Command {
         // Parallel tests may not share the default admin address.
         command.env("CADDY_ADMIN", format!("unix/{}", directory.join("admin.sock").display()));
     }
+    command.env("LLMPROXY_CONTROL", directory.join("control.sock"));
     for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
         command.env(variable, directory);
     }
