@@ -47,7 +47,11 @@ fn each_kind_is_named_where_it_stands() {
         ("a file that imports itself", ":8080 {\n\timport Proxyfile\n}\n", &["import"]),
         ("missing import", ":8080 {\n\timport gone.conf\n}\n", &["gone.conf", ":2:"]),
         ("unknown matcher", ":8080 {\n\trespond @x \"x\"\n}\n", &["@x", ":2:"]),
-        ("bad regular expression", ":8080 {\n\t@x path_regexp (\n\trespond @x \"x\"\n}\n", &["unclosed group", "Proxyfile:"]),
+        (
+            "bad regular expression",
+            ":8080 {\n\t@x path_regexp (\n\trespond @x \"x\"\n}\n",
+            &["unclosed group", "Proxyfile:"],
+        ),
         ("bad duration", ":8080 {\n\treverse_proxy a:1 {\n\t\tlb_try_duration soon\n\t}\n}\n", &["soon", ":3:"]),
         ("bad status", ":8080 {\n\tredir /x /y 999\n}\n", &["999", ":2:"]),
         ("unknown global option", "{\n\tgrace_perod 1s\n}\n:8080\n", &["grace_perod", "grace_period", ":2:"]),
