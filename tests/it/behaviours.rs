@@ -28,6 +28,12 @@ const NORMALISED: &[Normalised] = &[
     // Each names itself.
     ("header server: ", |value| Some(value.replace("llmproxy", "PROXY").replace("Caddy", "PROXY"))),
     ("header via: ", |value| Some(value.replace("llmproxy", "PROXY").replace("Caddy", "PROXY"))),
+    // A list of names, in Go in the random order of a map.
+    ("header trailer: ", |value| {
+        let mut names: Vec<&str> = value.split(", ").collect();
+        names.sort_unstable();
+        Some(names.join(", "))
+    }),
     ("upstream header via: ", |value| Some(value.replace("llmproxy", "PROXY").replace("Caddy", "PROXY"))),
 ];
 
@@ -37,6 +43,12 @@ type Normalised = (&'static str, fn(&str) -> Option<String>);
 /// Where llmproxy answers otherwise, on purpose: file, number of the request (from 1), a line that is only Caddy's
 /// or only ours, and why. Each is in `docs/reference/differences.md`.
 const DIFFERENCES: &[(&str, usize, &str, &str)] = &[
+    (
+        "05-hop-by-hop-response-headers",
+        2,
+        "header via",
+        "each recipient appends (RFC 9110 section 7.6.3); Caddy prepends",
+    ),
     (
         "45-upstream-status-is-no-error",
         4,
