@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 /// Quiet time after an event before looking: an editor's save is several events.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Looking is put off no longer than this: a log written beside the configuration is never quiet.
+const LONGEST_DEBOUNCE: Duration = Duration::from_millis(500);
 /// How often to look without an event (network file systems deliver none).
 const POLL: Duration = Duration::from_secs(5);
 
@@ -78,8 +80,14 @@ impl FileWatch {
                 event = self.events.recv(), if watcher_works => watcher_works = event.is_some(),
                 () = tokio::time::sleep(POLL) => {}
             }
-            while watcher_works && tokio::time::timeout(DEBOUNCE, self.events.recv()).await.is_ok_and(|e| e.is_some()) {
-            }
+            let quiet = async {
+                while watcher_works
+                    && tokio::time::timeout(DEBOUNCE, self.events.recv()).await.is_ok_and(|e| e.is_some())
+                {
+                }
+            };
+            let _ = tokio::time::timeout(LONGEST_DEBOUNCE, quiet).await;
+            while self.events.try_recv().is_ok() {}
             let now = fingerprint(&self.paths);
             if now != self.seen {
                 self.seen = now;

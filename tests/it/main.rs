@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod access_log;
 mod auth_token;
 mod bad_files;
 mod behaviours;
