@@ -211,10 +211,10 @@ impl Parts<'_> {
     fn into_uri(self) -> Result<Uri, HandlerError> {
         let invalid = |_| HandlerError::internal("rewrite", "the rewritten URI is not a URI");
         let mut text = String::with_capacity(self.path.len() + self.query.len() + 2);
-        if self.path != "*" {
-            text.push_str(&with_slash(&self.path));
-        } else {
+        if self.path == "*" {
             text.push('*');
+        } else {
+            text.push_str(&with_slash(&self.path));
         }
         if !self.query.is_empty() {
             text.push('?');

@@ -56,9 +56,9 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     let mut out = StaticError::default();
     match cx.args {
         [one] if is_status(one.text()) => out.status_code = one.text().into(),
-        [one] => out.error = one.text().to_owned(),
+        [one] => one.text().clone_into(&mut out.error),
         [message, status] => {
-            out.error = message.text().to_owned();
+            message.text().clone_into(&mut out.error);
             out.status_code = status.text().into();
         }
         _ => return Err(cx.arg_err(cx.node)),
@@ -66,7 +66,7 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     for line in cx.node.lines() {
         match line.name() {
             "message" if !out.error.is_empty() => return Err(cx.duplicate(line)),
-            "message" => out.error = cx.one(line)?.text().to_owned(),
+            "message" => cx.one(line)?.text().clone_into(&mut out.error),
             _ => return Err(cx.unknown(line, &["message"])),
         }
     }

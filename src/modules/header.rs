@@ -99,7 +99,7 @@ fn add(cx: &mut DirectiveCx<'_, '_>, ops: &mut ResponseHeaderOps, field: &str, a
         cx.warn_ignored(extra.span);
     }
     let value = args.first().map_or("", |t| t.text());
-    ops.add_line(field, value, args.get(1).map(|t| t.text()));
+    ops.add_line(field, value, args.get(1).map(Token::text));
 }
 
 fn compile(module: &Module, _cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {

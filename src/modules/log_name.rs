@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::registry::{Directive, Doc};
 use crate::config::types;
+use crate::syntax::token::Token;
 
 pub const DIRECTIVE: Directive = Directive {
     name: "log_name",
@@ -21,6 +22,7 @@ pub const DIRECTIVE: Directive = Directive {
     },
 };
 
+#[allow(clippy::unnecessary_wraps)] // the registry's signature
 fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     cx.warn_ignored_block();
     // Without a name Caddy writes null, which changes nothing.
@@ -29,7 +31,7 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
             cx.warn_ignored(cx.node.span());
             Value::Null
         }
-        names => names.iter().map(|t| t.text()).collect(),
+        names => names.iter().map(Token::text).collect(),
     };
     Ok(cx.route(types::handler("vars", &json!({ "access_logger_names": names }))))
 }

@@ -57,6 +57,7 @@ mod sample_llm;
 mod templates;
 #[cfg(test)]
 mod testing;
+mod timeouts;
 mod tls;
 mod tracing;
 mod try_files;
@@ -77,6 +78,7 @@ const DIRECTIVES: &[&Directive] = &[
     &header::DIRECTIVE,
     &copy_response::HEADERS_DIRECTIVE,
     &request_body::DIRECTIVE,
+    &timeouts::DIRECTIVE,
     &redir::DIRECTIVE,
     &method::DIRECTIVE,
     &rewrite::DIRECTIVE,
@@ -134,6 +136,7 @@ const HANDLERS: &[HandlerModule] = &[
     rewrite::HANDLER,
     sample_llm::HANDLER,
     templates::HANDLER,
+    timeouts::HANDLER,
     tracing::HANDLER,
     vars::HANDLER,
 ];

@@ -71,9 +71,9 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     let mut out = StaticResponse::default();
     match cx.args {
         [one] if is_status(one.text()) => out.status_code = one.text().into(),
-        [one] => out.body = one.text().to_owned(),
+        [one] => one.text().clone_into(&mut out.body),
         [body, status] => {
-            out.body = body.text().to_owned();
+            body.text().clone_into(&mut out.body);
             out.status_code = status.text().into();
         }
         _ => return Err(cx.arg_err(cx.node)),
@@ -81,7 +81,7 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     for line in cx.node.lines() {
         match line.name() {
             "body" if !out.body.is_empty() => return Err(cx.duplicate(line)),
-            "body" => out.body = cx.one(line)?.text().to_owned(),
+            "body" => cx.one(line)?.text().clone_into(&mut out.body),
             "close" if out.close => return Err(cx.duplicate(line)),
             "close" => out.close = true,
             _ => return Err(cx.unknown(line, &["body", "close"])),

@@ -65,6 +65,7 @@ fn set(cx: &DirectiveCx<'_, '_>, out: &mut Map<String, Value>, name: &Token, val
     Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps)] // the registry's signature
 fn compile(module: &Module, _cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let mut out = Vars::default();
     for (name, value) in module.iter().filter(|(name, _)| *name != "handler") {
