@@ -61,7 +61,9 @@ pub fn build(_pairings: &[Pairing], _sites: &[SiteInfo], cx: &mut FileCx<'_>) ->
         pki.certificate_authorities.entry(id.to_owned()).or_default();
     }
     if cx.options.contains_key("skip_install_trust") {
-        if pki.certificate_authorities.is_empty() {
+        let modes = cx.options.get("auto_https").and_then(Value::as_array).into_iter().flatten();
+        let off = modes.into_iter().any(|mode| mode == "off");
+        if pki.certificate_authorities.is_empty() && !off {
             pki.certificate_authorities.insert(DEFAULT.to_owned(), CertificateAuthority::default());
         }
         pki.certificate_authorities.values_mut().for_each(|ca| ca.install_trust = Some(false));

@@ -126,10 +126,14 @@ impl Builder<'_, '_> {
         });
         for policy in site_policies {
             let mut policy = policy.clone();
-            if let Some(host) = hosts.iter().find(|host| **host == default_sni || **host == fallback_sni).cloned() {
+            let named = |host: &&String| !host.is_empty() && (**host == default_sni || **host == fallback_sni);
+            if let Some(host) = hosts.iter().find(named).cloned() {
                 let field = if host == default_sni { "default_sni" } else { "fallback_sni" };
                 policy.insert(field.to_owned(), Value::String(host));
-                hosts.push(String::new());
+                // The policy is for clients that name no host, too.
+                if !hosts.iter().any(String::is_empty) {
+                    hosts.push(String::new());
+                }
             }
             if hosts.is_empty() {
                 set_names(&mut policy, &default_sni, &fallback_sni);

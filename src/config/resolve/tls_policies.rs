@@ -3,9 +3,11 @@
 //! Policies and issuers are shared: a catch-all site writes into the catch-all policy, a site on two listeners has one
 //! set of issuers. So both are kept in tables and meant by index.
 
+use std::ops::Deref;
+
 use super::stable_sort::stable_sort_by;
 use super::tls_subjects::{is_public_for_policy, matches_wildcard};
-use crate::config::tls_types::{AcmeIssuer, AutomationPolicy, InternalIssuer, Issuer};
+use crate::config::tls_types::{AcmeIssuer, AutomationPolicy, Issuer};
 use crate::config::types::Module;
 
 pub type PolicyId = usize;
@@ -71,10 +73,11 @@ impl Policies {
         self.order.iter().any(|id| self.policies[*id].subjects.iter().any(|subject| subject == name))
     }
 
-    fn finished(&self, id: PolicyId) -> AutomationPolicy {
+    fn finished(&self, id: PolicyId) -> Candidate {
         let policy = &self.policies[id];
+        let chosen_by_names = policy.issuers.is_empty();
         let own = || policy.issuers.iter().map(|id| self.issuers[*id].clone()).collect();
-        AutomationPolicy {
+        let policy = AutomationPolicy {
             subjects: policy.subjects.clone(),
             issuers: policy.raw_issuers.clone().unwrap_or_else(own),
             get_certificate: policy.managers.clone(),
@@ -84,13 +87,30 @@ impl Policies {
             disable_ocsp_stapling: policy.disable_ocsp_stapling,
             reuse_private_keys: policy.reuse_private_keys,
             ..AutomationPolicy::default()
-        }
+        };
+        Candidate { policy, chosen_by_names }
+    }
+}
+
+/// A policy on its way into the app.
+#[derive(Debug, Clone, PartialEq)]
+struct Candidate {
+    policy: AutomationPolicy,
+    /// Nobody wrote its issuers; those it may have follow from its names.
+    chosen_by_names: bool,
+}
+
+impl Deref for Candidate {
+    type Target = AutomationPolicy;
+
+    fn deref(&self) -> &AutomationPolicy {
+        &self.policy
     }
 }
 
 /// The policies of the app, most specific first, without those that say nothing and with equal ones joined.
 pub fn consolidate(all: &mut Policies) -> Vec<AutomationPolicy> {
-    let mut list: Vec<AutomationPolicy> = all.order.iter().map(|id| all.finished(*id)).collect();
+    let mut list: Vec<Candidate> = all.order.iter().map(|id| all.finished(*id)).collect();
     stable_sort_by(&mut list, |a, b| is_subset(a, b) || (!is_subset(b, a) && a.subjects.len() > b.subjects.len()));
 
     let count = list.len();
@@ -99,12 +119,12 @@ pub fn consolidate(all: &mut Policies) -> Vec<AutomationPolicy> {
         return Vec::new();
     }
     join_equal(&mut list);
-    list
+    list.into_iter().map(|candidate| candidate.policy).collect()
 }
 
 /// Removes policies that only name their subjects, unless they keep a later policy from taking those. Returns how many
 /// there were, kept ones included.
-fn remove_empty(list: &mut Vec<AutomationPolicy>) -> usize {
+fn remove_empty(list: &mut Vec<Candidate>) -> usize {
     let mut count = 0;
     let mut i = 0;
     while i < list.len() {
@@ -116,7 +136,7 @@ fn remove_empty(list: &mut Vec<AutomationPolicy>) -> usize {
             count += 1;
             // A later policy may ask others for certificates and be shadowed all the same.
             let shadows_nothing = shadowed_by(i, list).is_some_and(|later| {
-                says_nothing(&AutomationPolicy { get_certificate: Vec::new(), ..list[later].clone() })
+                says_nothing(&AutomationPolicy { get_certificate: Vec::new(), ..list[later].policy.clone() })
             });
             if i + 1 == list.len() || shadows_nothing {
                 list.remove(i);
@@ -128,7 +148,7 @@ fn remove_empty(list: &mut Vec<AutomationPolicy>) -> usize {
     count
 }
 
-fn join_equal(list: &mut Vec<AutomationPolicy>) {
+fn join_equal(list: &mut Vec<Candidate>) {
     let mut i = 0;
     'outer: while i < list.len() {
         let mut j = i + 1;
@@ -147,8 +167,8 @@ fn join_equal(list: &mut Vec<AutomationPolicy>) {
                     }
                 } else {
                     let other = list.remove(j);
-                    let own = &mut list[i].subjects;
-                    let new = other.subjects.into_iter().filter(|name| !own.contains(name)).collect::<Vec<_>>();
+                    let own = &mut list[i].policy.subjects;
+                    let new = other.policy.subjects.into_iter().filter(|name| !own.contains(name)).collect::<Vec<_>>();
                     own.extend(new);
                     continue;
                 }
@@ -159,7 +179,7 @@ fn join_equal(list: &mut Vec<AutomationPolicy>) {
     }
 }
 
-fn are_joinable(a: &AutomationPolicy, b: &AutomationPolicy) -> bool {
+fn are_joinable(a: &Candidate, b: &Candidate) -> bool {
     same_issuers(a, b)
         && a.get_certificate == b.get_certificate
         && a.key_type == b.key_type
@@ -168,9 +188,9 @@ fn are_joinable(a: &AutomationPolicy, b: &AutomationPolicy) -> bool {
         && a.renewal_window_ratio.to_bits() == b.renewal_window_ratio.to_bits()
 }
 
-fn same_issuers(a: &AutomationPolicy, b: &AutomationPolicy) -> bool {
+fn same_issuers(a: &Candidate, b: &Candidate) -> bool {
     if a.issuers != b.issuers {
-        return uses_internal_issuer(a) && uses_internal_issuer(b);
+        return is_internal_by_names(a) && is_internal_by_names(b);
     }
     // Without issuers the names choose them.
     !a.issuers.is_empty()
@@ -178,12 +198,9 @@ fn same_issuers(a: &AutomationPolicy, b: &AutomationPolicy) -> bool {
         || class_of(a) == class_of(b)
 }
 
-fn uses_internal_issuer(policy: &AutomationPolicy) -> bool {
-    match policy.issuers.as_slice() {
-        [] => class_of(policy) == Class::Internal,
-        [Issuer::Internal(internal)] => *internal == InternalIssuer::default(),
-        _ => false,
-    }
+/// Its names get the internal issuer of themselves, whether the policy says so or leaves it to automatic HTTPS.
+fn is_internal_by_names(candidate: &Candidate) -> bool {
+    candidate.chosen_by_names && class_of(candidate) == Class::Internal
 }
 
 /// Which names a policy is for.
@@ -215,7 +232,7 @@ fn is_subset(a: &AutomationPolicy, b: &AutomationPolicy) -> bool {
 }
 
 /// The first later policy that would take all names of the one at `i`.
-fn shadowed_by(i: usize, list: &[AutomationPolicy]) -> Option<usize> {
+fn shadowed_by(i: usize, list: &[Candidate]) -> Option<usize> {
     (i + 1..list.len()).find(|j| is_subset(&list[i], &list[*j]))
 }
 
@@ -256,6 +273,18 @@ mod tests {
             consolidated(&[policy(&["*.a.com"], "p384"), policy(&["x.a.com"], "")]),
             rows(&[("x.a.com", ""), ("*.a.com", "p384")])
         );
+    }
+
+    #[test]
+    fn a_written_issuer_is_never_lost_to_one_that_follows_from_names() {
+        let mut all = Policies::default();
+        let internal = all.add_issuer(Issuer::Internal(crate::config::tls_types::InternalIssuer::default()));
+        let implicit = all.add(policy(&["localhost"], ""));
+        let written = all.add(Policy { issuers: vec![internal], ..policy(&["a.com"], "") });
+        all.order = vec![implicit, written];
+        let out = consolidate(&mut all);
+        assert_eq!(out.len(), 2);
+        assert_eq!((out[1].subjects.len(), out[1].issuers.len()), (1, 1));
     }
 
     #[test]
