@@ -281,7 +281,7 @@ fn is_terminal(target: Option<&Target>) -> bool {
 
 fn colour_allowed() -> bool {
     let env = crate::base::env::current();
-    env.get("NO_COLOR").is_none_or(|v| v.is_empty()) && env.get("TERM") != Some("xterm-mono")
+    env.get("NO_COLOR").is_none_or(str::is_empty) && env.get("TERM") != Some("xterm-mono")
 }
 
 /// Longest chain of encoders around encoders.
@@ -294,10 +294,12 @@ fn encoder(module: &Module, target: Option<&Target>) -> Result<Encoder, CompileE
     let mut appended = Vec::new();
     for _ in 0..MAX_WRAPS {
         let wrap = match encoder {
-            config::Encoder::Json(line) => return finish(line_encoder(Encoder::default(), &line)?, filters, appended),
+            config::Encoder::Json(line) => {
+                return Ok(Encoder { filters, appended, ..line_encoder(Encoder::default(), &line)? });
+            }
             config::Encoder::Console(line) => {
                 let colour = is_terminal(target) && colour_allowed();
-                return finish(line_encoder(Encoder::console(colour), &line)?, filters, appended);
+                return Ok(Encoder { filters, appended, ..line_encoder(Encoder::console(colour), &line)? });
             }
             config::Encoder::Filter(layer) => {
                 filters.push(field_filters(&layer)?);
@@ -314,14 +316,10 @@ fn encoder(module: &Module, target: Option<&Target>) -> Result<Encoder, CompileE
         };
         match wrap {
             Some(inner) => encoder = *inner,
-            None => return finish(default_encoder(target), filters, appended),
+            None => return Ok(Encoder { filters, appended, ..default_encoder(target) }),
         }
     }
     Err(CompileError::new(CODE, "encoders are wrapped too deeply"))
-}
-
-fn finish(encoder: Encoder, filters: Vec<FieldFilters>, appended: Vec<Appended>) -> Result<Encoder, CompileError> {
-    Ok(Encoder { filters, appended, ..encoder })
 }
 
 /// A text that is one placeholder becomes its value, `null` when it has none here.

@@ -4,12 +4,13 @@
 //! map is cloned and the connection's read buffer is not kept alive by a long stream. Nothing is formatted until the
 //! response has ended.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use super::request::Active;
 use super::response_body::{End, OnEnd};
@@ -410,7 +411,8 @@ impl RequestHead {
             if !shown(name) || *name == header::TRANSFER_ENCODING {
                 continue;
             }
-            let value = if !credentials && is_credential(name) { query::REDACTED.as_bytes() } else { value.as_bytes() };
+            let shown = if credentials { Cow::Borrowed(value.as_bytes()) } else { without_credentials(name, value) };
+            let value: &[u8] = &shown;
             let name = name.as_str();
             let (Ok(name_length), Ok(value_length)) = (u16::try_from(name.len()), u32::try_from(value.len())) else {
                 continue;
@@ -493,11 +495,104 @@ impl<'b> Iterator for HeaderLines<'b> {
     }
 }
 
+/// The value as it may be logged.
+fn without_credentials<'v>(name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+    if is_credential(name) {
+        return Cow::Borrowed(query::REDACTED.as_bytes());
+    }
+    if (*name == header::REFERER || *name == header::LOCATION)
+        && let Ok(target) = value.to_str()
+    {
+        return match query::redact(target) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+    }
+    // Browsers cannot set headers on a WebSocket, so the OpenAI realtime API takes its key as a protocol's name.
+    if *name == header::SEC_WEBSOCKET_PROTOCOL && value.to_str().is_ok_and(|v| v.contains("api-key")) {
+        return Cow::Borrowed(query::REDACTED.as_bytes());
+    }
+    Cow::Borrowed(value.as_bytes())
+}
+
 /// Headers whose values are never logged unless `log_credentials` asks for it.
 fn is_credential(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION
         || *name == header::COOKIE
         || *name == header::SET_COOKIE
         || *name == header::PROXY_AUTHORIZATION
-        || matches!(name.as_str(), "x-api-key" | "api-key" | "x-goog-api-key")
+        || matches!(
+            name.as_str(),
+            "x-api-key"
+                | "api-key"
+                | "x-goog-api-key"
+                | "x-auth-token"
+                | "x-amz-security-token"
+                | "ocp-apim-subscription-key"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::exchange::testing::exchange;
+    use crate::telemetry::encoder::Encoder;
+
+    fn shown(head: &RequestHead, side: Side) -> serde_json::Value {
+        let mut out = Vec::new();
+        let entry = Entry { level: Level::Info, unix_nanos: 0, logger: "", message: "" };
+        Encoder::default().encode(&entry, |line| line.object("h", |line| head.write_headers(line, side)), &mut out);
+        serde_json::from_slice::<serde_json::Value>(&out).unwrap()["h"].take()
+    }
+
+    #[test]
+    fn headers_are_copied_in_gos_form_without_credentials() {
+        let mut ex = exchange(
+            "GET",
+            "/",
+            &[
+                ("host", "a.test:80"),
+                ("x-many", "1"),
+                ("x-many", "2"),
+                ("authorization", "Bearer s"),
+                ("cookie", "a=1"),
+                ("cookie", "b=2"),
+                ("x-api-key", "s"),
+                ("x-goog-api-key", "s"),
+                ("transfer-encoding", "chunked"),
+                ("referer", "https://x/?a=1&key=s"),
+                ("sec-websocket-protocol", "realtime, openai-insecure-api-key.s"),
+            ],
+        );
+        let mut head = RequestHead::copy(&ex);
+        ex.headers.clear();
+        head.add_response(&HeaderMap::from_iter([(header::SET_COOKIE, HeaderValue::from_static("a=1"))]), false);
+        assert_eq!((head.host(), head.host_name(), head.chunked), (&b"a.test:80"[..], "a.test", true));
+        let redacted = serde_json::json!(["REDACTED"]);
+        assert_eq!(
+            shown(&head, Side::Request),
+            serde_json::json!({
+                "X-Many": ["1", "2"], "Authorization": redacted, "Cookie": redacted, "X-Api-Key": redacted,
+                "X-Goog-Api-Key": redacted, "Referer": ["https://x/?a=1&key=REDACTED"],
+                "Sec-Websocket-Protocol": redacted,
+            })
+        );
+        assert_eq!(shown(&head, Side::Response), serde_json::json!({"Set-Cookie": redacted}));
+    }
+
+    #[test]
+    fn what_is_copied_is_bounded() {
+        let large = "x".repeat(20_000);
+        let head = RequestHead::copy(&exchange("GET", "/", &[("a", &large), ("b", &large), ("c", "1")]));
+        assert!(head.bytes.len() <= MAX_HEADERS + 100);
+        assert!(shown(&head, Side::Request)["A"].is_array());
+    }
+
+    #[test]
+    fn log_credentials_shows_them() {
+        let mut ex = exchange("GET", "/", &[("authorization", "Bearer s")]);
+        let facts = crate::http::exchange::ServerFacts { log_credentials: true, ..Default::default() };
+        ex.server = Rc::new(facts);
+        assert_eq!(shown(&RequestHead::copy(&ex), Side::Request)["Authorization"][0], "Bearer s");
+    }
 }

@@ -49,7 +49,7 @@ impl Default for Roll {
             at: Vec::new(),
             compress: true,
             keep: 10,
-            keep_for: Duration::from_secs(90 * 86_400),
+            keep_for: Duration::from_hours(90 * 24),
             name_time: Layout::parse("2006-01-02T15-04-05.000"),
         }
     }

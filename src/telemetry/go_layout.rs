@@ -111,13 +111,10 @@ impl Layout {
         let mut text = String::new();
         let mut rest = layout;
         while let Some(first) = rest.chars().next() {
-            let (piece, length) = match word(rest).or_else(|| fraction(rest)) {
-                Some(found) => found,
-                None => {
-                    text.push(first);
-                    rest = &rest[first.len_utf8()..];
-                    continue;
-                }
+            let Some((piece, length)) = word(rest).or_else(|| fraction(rest)) else {
+                text.push(first);
+                rest = &rest[first.len_utf8()..];
+                continue;
             };
             if !text.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut text).into()));

@@ -50,7 +50,7 @@ impl Log {
             let after = logger.strip_prefix(namespace);
             after.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let longest = |list: &[String]| list.iter().filter(|n| within(n)).map(|n| n.len()).max();
+        let longest = |list: &[String]| list.iter().filter(|n| within(n)).map(String::len).max();
         let accepted = longest(&self.include);
         if !self.include.is_empty() && accepted.is_none() {
             return false;
@@ -164,7 +164,7 @@ impl Sampler {
         } else {
             counter.count.fetch_add(1, Ordering::Relaxed) + 1
         };
-        count <= self.first || self.thereafter > 0 && (count - self.first) % self.thereafter == 0
+        count <= self.first || self.thereafter > 0 && (count - self.first).is_multiple_of(self.thereafter)
     }
 }
 
