@@ -411,8 +411,8 @@ impl RequestHead {
             if !shown(name) || *name == header::TRANSFER_ENCODING {
                 continue;
             }
-            let shown = if credentials { Cow::Borrowed(value.as_bytes()) } else { without_credentials(name, value) };
-            let value: &[u8] = &shown;
+            let safe = if credentials { Cow::Borrowed(value.as_bytes()) } else { without_credentials(name, value) };
+            let value: &[u8] = &safe;
             let name = name.as_str();
             let (Ok(name_length), Ok(value_length)) = (u16::try_from(name.len()), u32::try_from(value.len())) else {
                 continue;
