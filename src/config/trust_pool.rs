@@ -5,12 +5,13 @@
 use serde_json::{Map, Value};
 
 use super::directive_cx::{DirectiveCx, Parsed};
+use super::read::Line;
 use super::types::Module;
 use crate::base::diagnostic::Diagnostic;
 use crate::syntax::token::Token;
 use crate::syntax::tree::Node;
 
-const PROVIDERS: &[&str] = &["file", "inline", "pki_root", "pki_intermediate", "storage", "http", "combined"];
+const PROVIDERS: &[&str] = &["file", "inline", "pki_root", "pki_intermediate", "storage", "http", "combined", "system"];
 
 /// `OPTION PROVIDER args… { … }` to `{"provider": …}`.
 pub fn parse(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
@@ -27,6 +28,8 @@ pub fn parse(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
         "pki_root" | "pki_intermediate" => list(cx, line, args, "authority", "authority", &mut out)?,
         "storage" => storage(cx, line, args, &mut out)?,
         "http" => http(cx, line, args, &mut out)?,
+        "system" if args.is_empty() => {}
+        "system" => return Err(cx.arg_err(line)),
         "combined" => {
             if !args.is_empty() {
                 return Err(cx.arg_err(line));
@@ -37,6 +40,9 @@ pub fn parse(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
                     return Err(cx.unknown(node, &["source"]));
                 }
                 sources.push(Value::Object(parse(cx, node)?));
+            }
+            if sources.is_empty() {
+                return Err(cx.arg_err(line));
             }
             out.insert("sources".into(), Value::Array(sources));
         }
@@ -87,35 +93,16 @@ fn storage(cx: &DirectiveCx<'_, '_>, line: &Node, args: &[Token], out: &mut Modu
     for node in line.lines() {
         match node.name() {
             "keys" => keys.extend(node.args.iter().map(|t| Value::from(t.text()))),
+            "storage" if out.contains_key("storage") => return Err(cx.duplicate(node)),
             "storage" => {
-                let [module] = node.args.as_slice() else { return Err(cx.arg_err(node)) };
-                if module.text() != "file_system" {
-                    return Err(cx.err(
-                        module.span,
-                        "unknown-module",
-                        format!("there is no storage `{}`", module.shown()),
-                    ));
-                }
-                let mut storage: Map<String, Value> = Map::new();
-                storage.insert("module".into(), "file_system".into());
-                for option in node.lines() {
-                    match (option.name(), option.args.as_slice()) {
-                        ("root", [root]) => {
-                            storage.insert("root".into(), root.text().into());
-                        }
-                        ("root", _) => return Err(cx.arg_err(option)),
-                        _ => return Err(cx.unknown(option, &["root"])),
-                    }
-                }
-                out.insert("storage".into(), Value::Object(storage));
+                out.insert("storage".into(), Value::Object(super::read::storage::read(&Line::of(node).module()?)?));
             }
             _ => return Err(cx.unknown(node, &["keys", "storage"])),
         }
     }
-    if keys.is_empty() {
-        return Err(cx.arg_err(line));
+    if !keys.is_empty() {
+        out.insert("pem_keys".into(), Value::Array(keys));
     }
-    out.insert("pem_keys".into(), Value::Array(keys));
     Ok(())
 }
 

@@ -241,14 +241,14 @@ fn default_bind(options: &BTreeMap<String, Value>) -> Vec<Bind> {
     binds.map(|b| Bind { addresses: words(b.get("addresses")), protocols: words(b.get("protocols")) }).collect()
 }
 
-/// Metrics are a matter of the whole app; what a server says about them moves there.
+/// Metrics are a matter of the whole app; what a server says about them moves there. As in Caddy, only `per_host` of
+/// the global option outlives that.
 fn hoist_metrics(servers: &mut BTreeMap<String, Server>, options: &BTreeMap<String, Value>) -> Option<Value> {
     let mut metrics = options.get("metrics").cloned();
     for own in servers.values_mut().filter_map(|server| server.metrics.take()) {
-        let merged = metrics.get_or_insert_with(|| json!({}));
-        if let (Value::Object(merged), Value::Object(own)) = (merged, own) {
-            merged.extend(own);
-        }
+        let per_host = |value: &Value| value.get("per_host").is_some_and(|v| v == true);
+        let either = per_host(&own) || metrics.as_ref().is_some_and(per_host);
+        metrics = Some(if either { json!({ "per_host": true }) } else { json!({}) });
     }
     metrics
 }

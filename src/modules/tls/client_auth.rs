@@ -113,14 +113,17 @@ fn verifier(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Module
         return Err(line.unknown_module("certificate verifier", &["leaf"]));
     }
     let mut loaders = Vec::new();
-    if line.args.is_empty() {
-        line.each(diagnostics, |option, diagnostics| {
-            loaders.extend(loader(&option, diagnostics)?);
+    match line.args {
+        [] => line.each(diagnostics, |option, diagnostics| {
+            loaders.push(loader(&option, diagnostics)?);
             Ok(())
-        });
-    } else {
-        loaders.extend(loader(&Line { block: None, ..line.module()? }, diagnostics)?);
-        line.warn_ignored(line.args.len(), true, diagnostics);
+        }),
+        // Caddy reads past a loader without arguments.
+        [_] => line.warn_ignored(0, true, diagnostics),
+        [..] => {
+            loaders.push(loader(&Line { block: None, ..line.module()? }, diagnostics)?);
+            line.warn_ignored(line.args.len(), true, diagnostics);
+        }
     }
     let mut module = Module::from_iter([("verifier".to_owned(), Value::from("leaf"))]);
     if !loaders.is_empty() {
@@ -129,7 +132,7 @@ fn verifier(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Module
     Ok(module)
 }
 
-fn loader(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Option<Value>> {
+fn loader(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Value> {
     let key = match line.name() {
         "file" => "files",
         "folder" => "folders",
@@ -144,5 +147,5 @@ fn loader(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Option<V
     if !line.args.is_empty() {
         loader.insert(key.to_owned(), json!(line.words()));
     }
-    Ok(Some(Value::Object(loader)))
+    Ok(Value::Object(loader))
 }
