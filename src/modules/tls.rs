@@ -62,7 +62,7 @@ pub const DIRECTIVE: Directive = Directive {
             ("tls {\n\tprotocol tls1.3\n}", "unknown-subdirective"),
             ("tls {\n\trenewal_window_ratio 2\n}", "invalid-number"),
         ],
-        adapt_only: true,
+        adapt_only: false,
     },
 };
 

@@ -366,7 +366,12 @@ pub const CODES: &[Code] = &[
         "An upstream is `host:port`, `http://host:port`, `https://host`, `h2c://host:port` or \
          `unix//absolute/path`. A path is not part of it: use `rewrite`.",
     ),
-    ("invalid-value", "a value is not usable", "The option takes one of the values listed in its reference page."),
+    (
+        "invalid-value",
+        "a word is not one of those that may stand there",
+        "An option of this kind takes one of a few words, such as `on` or `off`, or a text of a certain form. The \
+         message names those that fit, or the nearest of them. Words are case-sensitive.",
+    ),
     (
         "key-in-clear",
         "a key stands in clear in the file",
@@ -462,6 +467,12 @@ pub const CODES: &[Code] = &[
         "open-upstream-key",
         "an upstream key is used by whoever comes",
         "The site can be reached from other machines and adds your API key to every request it passes on, so anybody who finds it spends your money. Put an access check before the proxy (`auth_token {$TOKEN}`, `basic_auth`, `forward_auth`, a `remote_ip` matcher, client certificates), or bind the site to a loopback address.",
+    ),
+    (
+        "option-not-allowed-here",
+        "an option stands where it has no meaning",
+        "Some lines belong to the `log` option at the top of the file (`include`, `exclude`), others to the `log` \
+         directive of a site (`hostnames`). Move the line to the other place.",
     ),
     (
         "path-in-site-address",
@@ -703,6 +714,7 @@ mod tests {
         let makers = [
             r#"Diagnostic::(?:error|warning)\(\s*"([a-z0-9-]+)""#,
             r#"CompileError::new\(\s*"([a-z0-9-]+)""#,
+            r#"\.error\(\s*"([a-z0-9-]+)""#,
             r#"\.err\((?:[^"(),]|\(\))*,\s*"([a-z0-9-]+)""#,
             r#"unterminated\(\s*"([a-z0-9-]+)""#,
         ];

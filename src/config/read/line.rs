@@ -41,21 +41,21 @@ impl<'n> Line<'n> {
     pub fn module(&self) -> Parsed<Line<'n>> {
         match self.args.split_first() {
             Some((name, args)) => Ok(Line { name, args, block: self.block }),
-            None => Err(self.wrong_count()),
+            None => Err(self.wrong_number("it takes one or more")),
         }
     }
 
     pub fn one(&self) -> Parsed<&'n Token> {
         match self.args {
             [one] => Ok(one),
-            _ => Err(self.wrong_count()),
+            _ => Err(self.wrong_number("it takes one")),
         }
     }
 
     pub fn two(&self) -> Parsed<(&'n Token, &'n Token)> {
         match self.args {
             [a, b] => Ok((a, b)),
-            _ => Err(self.wrong_count()),
+            _ => Err(self.wrong_number("it takes two")),
         }
     }
 
@@ -63,17 +63,17 @@ impl<'n> Line<'n> {
         match self.args {
             [] => Ok(None),
             [one] => Ok(Some(one)),
-            _ => Err(self.wrong_count()),
+            _ => Err(self.wrong_number("it takes one at most")),
         }
     }
 
     pub fn none(&self) -> Parsed<()> {
-        if self.args.is_empty() { Ok(()) } else { Err(self.wrong_count()) }
+        if self.args.is_empty() { Ok(()) } else { Err(self.wrong_number("it takes none")) }
     }
 
     /// One word or more.
     pub fn some(&self) -> Parsed<Vec<String>> {
-        if self.args.is_empty() { Err(self.wrong_count()) } else { Ok(self.words()) }
+        if self.args.is_empty() { Err(self.wrong_number("it takes one or more")) } else { Ok(self.words()) }
     }
 
     #[must_use]
@@ -144,6 +144,10 @@ impl<'n> Line<'n> {
     pub fn wrong_count(&self) -> Box<Diagnostic> {
         let message = format!("wrong number of arguments for `{}`", self.name.shown());
         Box::new(Diagnostic::error("wrong-argument-count", message).at(self.span(), ""))
+    }
+
+    fn wrong_number(&self, takes: &str) -> Box<Diagnostic> {
+        Box::new(self.wrong_count().help(takes))
     }
 
     /// An error about the whole line.
