@@ -32,6 +32,7 @@ pub const DIRECTIVE: Directive = Directive {
     },
 };
 
+#[allow(clippy::unnecessary_wraps)] // the signature of all directives
 fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     let line = Line::of(cx.node);
     let mut protocols = Vec::new();

@@ -205,12 +205,13 @@ pub fn integer(token: &Token) -> Parsed<i64> {
     })
 }
 
-/// Points at a word that is none of the known ones, with the nearest of them.
+/// Points at a word that is none of the known ones, with the nearest of them, or all of them when they are few.
 #[must_use]
 pub fn suggest(diagnostic: Diagnostic, token: &Token, known: &[&str]) -> Diagnostic {
     let diagnostic = diagnostic.at(token.span, "");
     match nearest(token.text(), known.iter().copied()) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")).replace(token.span, near),
+        None if (1..=8).contains(&known.len()) => diagnostic.help(format!("it is one of: {}", known.join(", "))),
         None => diagnostic,
     }
 }

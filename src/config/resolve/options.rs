@@ -105,6 +105,7 @@ pub(super) fn push(cx: &mut FileCx<'_>, name: &str, value: Value) {
 }
 
 /// An option that its name alone turns on.
+#[allow(clippy::unnecessary_wraps)] // the signature of all readers
 pub(super) fn flag(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     line.warn_ignored(0, true, &mut cx.diagnostics);
     set(cx, line, true);
@@ -159,6 +160,7 @@ fn port(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps)] // the signature of all readers
 fn default_bind(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     let mut addresses = line.words();
     if addresses.is_empty() {
@@ -227,6 +229,7 @@ fn log_option(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps)] // the signature of all readers
 fn metrics(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     const KNOWN: &[&str] = &["per_host", "observe_catchall_hosts", "otlp"];
     let mut out = Map::new();
@@ -253,6 +256,7 @@ fn filesystem(line: &Line<'_>, _cx: &mut FileCx<'_>) -> Parsed<()> {
     Err(backend.unknown_module("file system", &[]))
 }
 
+#[allow(clippy::unnecessary_wraps)] // the signature of all readers
 fn events(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     line.warn_ignored(0, false, &mut cx.diagnostics);
     line.each(&mut cx.diagnostics, |option, _| match option.name() {

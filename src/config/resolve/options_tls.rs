@@ -88,8 +88,7 @@ fn auto_https(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     line.no_block()?;
     if let Some(word) = line.args.iter().find(|word| !MODES.contains(&word.text())) {
         let message = format!("`auto_https` has no mode `{}`", word.shown());
-        let d = suggest(Diagnostic::error("invalid-value", message), word, MODES);
-        return Err(Box::new(if d.help.is_some() { d } else { d.help(format!("the modes are {}", MODES.join(", "))) }));
+        return Err(Box::new(suggest(Diagnostic::error("invalid-value", message), word, MODES)));
     }
     words(line, cx)
 }

@@ -22,6 +22,7 @@ const OPTIONS: &[&str] = &[
 ];
 
 /// The option `pki { ca [id] { … } }`. A second one takes the place of the first, as in Caddy.
+#[allow(clippy::unnecessary_wraps)] // the signature of all readers
 pub(super) fn read(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     let mut out = Pki::default();
     line.warn_ignored(0, false, &mut cx.diagnostics);

@@ -11,6 +11,7 @@ use crate::config::directive_cx::{FileCx, Parsed};
 use crate::config::read::Line;
 use crate::config::read::line::suggest;
 use crate::config::types::{Module, Server, ServerLogs};
+use crate::syntax::token::Token;
 
 const OPTIONS: &[&str] = &[
     "name",
@@ -171,7 +172,7 @@ fn server_option(line: &Line<'_>, out: &mut ServerOptions, diagnostics: &mut Vec
         }
         "protocols" => protocols(line, server)?,
         "strict_sni_host" => {
-            server.strict_sni_host = Some(match line.none_or_one()?.map(|token| token.text()) {
+            server.strict_sni_host = Some(match line.none_or_one()?.map(Token::text) {
                 None | Some("on") => true,
                 Some("insecure_off") => false,
                 Some(_) => return Err(line.error("invalid-value", "`strict_sni_host` is `on` or `insecure_off`")),

@@ -29,7 +29,7 @@ pub struct Policy {
 
 #[derive(Debug, Default)]
 pub struct Policies {
-    policies: Vec<Policy>,
+    table: Vec<Policy>,
     issuers: Vec<Issuer>,
     /// The policies of the app; one may stand here several times.
     pub order: Vec<PolicyId>,
@@ -37,8 +37,8 @@ pub struct Policies {
 
 impl Policies {
     pub fn add(&mut self, policy: Policy) -> PolicyId {
-        self.policies.push(policy);
-        self.policies.len() - 1
+        self.table.push(policy);
+        self.table.len() - 1
     }
 
     pub fn add_issuer(&mut self, issuer: Issuer) -> IssuerId {
@@ -48,11 +48,11 @@ impl Policies {
 
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> &Policy {
-        &self.policies[id]
+        &self.table[id]
     }
 
     pub fn get(&mut self, id: PolicyId) -> &mut Policy {
-        &mut self.policies[id]
+        &mut self.table[id]
     }
 
     pub fn acme(&mut self, id: IssuerId) -> Option<&mut AcmeIssuer> {
@@ -70,11 +70,11 @@ impl Policies {
 
     #[must_use]
     pub fn has_subject(&self, name: &str) -> bool {
-        self.order.iter().any(|id| self.policies[*id].subjects.iter().any(|subject| subject == name))
+        self.order.iter().any(|id| self.table[*id].subjects.iter().any(|subject| subject == name))
     }
 
     fn finished(&self, id: PolicyId) -> Candidate {
-        let policy = &self.policies[id];
+        let policy = &self.table[id];
         let chosen_by_names = policy.issuers.is_empty();
         let own = || policy.issuers.iter().map(|id| self.issuers[*id].clone()).collect();
         let policy = AutomationPolicy {
