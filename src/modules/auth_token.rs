@@ -44,6 +44,7 @@ pub const DIRECTIVE: Directive = Directive {
             ("auth_token \"\"", "empty-token"),
             ("auth_token \" \"", "empty-token"),
             ("auth_token {header.X-Token}", "token-not-fixed"),
+            ("auth_token a-good-token \"\"", "empty-token"),
         ],
         adapt_only: false,
     },
@@ -61,28 +62,27 @@ struct AuthToken {
 fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     const EMPTY: &str = "`auth_token` with an empty token would let everybody in or nobody";
     const HELP: &str = "is the environment variable set where llmproxy runs?";
-    cx.no_block(cx.node)?;
+    cx.no_block(cx.node).map_err(|d| Box::new(cx.args.iter().fold(*d, |d, t| d.secret(t.span))))?;
     if cx.args.is_empty() {
         let d = cx.err(cx.node.span(), "empty-token", "`auth_token` has no token");
         return Err(Box::new(d.help(HELP)));
     }
     for token in cx.args {
-        if token.text().trim().is_empty() {
-            return Err(Box::new(cx.err(token.span, "empty-token", EMPTY).help(HELP)));
-        }
-        // `{env.X}` and `{file./path}` are settled by now; what is left would come from the request itself.
         let template = Template::parse(token.text());
-        match template.as_static() {
-            Some(text) if text.trim().is_empty() => {
-                return Err(Box::new(cx.err(token.span, "empty-token", EMPTY).help(HELP)));
-            }
-            Some(_) => {}
-            None if matches!(template.as_key(), Some(Key::File(_))) => {}
+        let (code, message, help) = match template.as_static() {
+            Some(text) if text.trim().is_empty() => ("empty-token", EMPTY, HELP),
+            Some(_) => continue,
+            // A file's text is read when the configuration is compiled. What else is not settled by now would come from
+            // the request itself.
+            None if matches!(template.as_key(), Some(Key::File(_))) => continue,
             None => {
-                let d = cx.err(token.span, "token-not-fixed", "a token cannot be made from the request");
-                return Err(Box::new(d.help("use a text, `{$VAR}`, `{env.VAR}` or `{file./path}`")));
+                let help = "use a text, `{$VAR}`, `{env.VAR}` or `{file./path}`";
+                ("token-not-fixed", "a token cannot be made from the request", help)
             }
-        }
+        };
+        // The other words of the line are secrets, not to be shown with it.
+        let d = cx.err(token.span, code, message).help(help);
+        return Err(Box::new(cx.args.iter().filter(|t| t.span != token.span).fold(d, |d, t| d.secret(t.span))));
     }
     let tokens = cx.args.iter().map(|t| t.text().to_owned()).collect();
     Ok(cx.route(types::handler(HANDLER.id, &AuthToken { tokens })))

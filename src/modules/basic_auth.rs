@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
+use crate::base::diagnostic::Diagnostic;
 use crate::config::compile_cx::{CompileCx, CompileError, read, read_value};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::registry::{Directive, Doc, HandlerModule};
@@ -107,7 +108,9 @@ fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     }
     let mut accounts = Vec::new();
     for line in cx.node.lines() {
-        let hash = cx.one(line)?;
+        // A password that stands where its hash should is not to be shown.
+        let masked = |d: Box<Diagnostic>| Box::new(line.args.iter().fold(*d, |d, t| d.secret(t.span)));
+        let hash = cx.one(line).map_err(masked)?;
         if line.name().is_empty() || hash.text().is_empty() {
             return Err(cx.err(line.span(), "empty-password", "user name and password hash cannot be empty"));
         }
