@@ -21,9 +21,19 @@ fn parse(lines: &[&Node], cx: &mut DirectiveCx<'_, '_>) -> Parsed<Value> {
     sets.map(Value::Array)
 }
 
+/// `not not not …`: each is a level of recursion here and in whatever reads the JSON.
+const MAX_CHAIN: usize = 32;
+
 fn parse_one(line: &Node, cx: &mut DirectiveCx<'_, '_>) -> Parsed<types::MatcherSet> {
     match line.args.split_first() {
         Some((kind, args)) => {
+            if args.len() > MAX_CHAIN && line.args[..MAX_CHAIN].iter().all(|word| word.text() == "not") {
+                return Err(cx.err(
+                    kind.span,
+                    "nesting-too-deep",
+                    format!("`not` is repeated more than {MAX_CHAIN} times"),
+                ));
+            }
             let inner = Node { name: kind.clone(), args: args.to_vec(), block: line.block.clone() };
             cx.matcher_set(std::slice::from_ref(&inner))
         }

@@ -151,8 +151,9 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
     match head.uri.authority() {
         // Absolute form, or HTTP/2: the target's authority is the host, whatever the field says (RFC 9112 §3.2.2).
         Some(authority) => {
-            // Without a scheme it is the authority form, which is for CONNECT alone.
-            if authority.as_str().contains('@') || head.uri.scheme().is_none() {
+            // Without a scheme it is the authority form, which is for CONNECT alone; other schemes are not proxied.
+            let ours = matches!(head.uri.scheme_str(), Some("http" | "https"));
+            if !ours || authority.as_str().contains('@') || host.is_none() && head.version == Version::HTTP_11 {
                 return Err(BAD);
             }
             let value = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD)?;
