@@ -60,15 +60,18 @@ impl Server {
     pub async fn swap(&mut self, runtime: Arc<Runtime>) -> Result<(), BindError> {
         let listening = self.listeners.prepare(runtime.listeners.keys())?;
         let mut acks = Vec::with_capacity(self.workers.len());
+        let (all_have_it, begin) = tokio::sync::watch::channel(false);
         for worker in &self.workers {
             let (ack, done) = tokio::sync::oneshot::channel();
-            worker.send(Message::Swap { runtime: Arc::clone(&runtime), listening: Arc::clone(&listening), ack });
+            let (runtime, listening, begin) = (Arc::clone(&runtime), Arc::clone(&listening), begin.clone());
+            worker.send(Message::Swap { runtime, listening, begin, ack });
             acks.push(done);
         }
         for done in acks {
             // A worker that is gone has nothing to acknowledge.
             let _ = done.await;
         }
+        all_have_it.send_replace(true);
         self.listeners.keep(listening);
         self.current = runtime;
         Ok(())

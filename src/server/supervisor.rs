@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Server;
@@ -59,6 +59,26 @@ pub fn run(options: Options) -> Exit {
     exit
 }
 
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+    hangup: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
 struct Supervisor {
     source: Source,
     registry: &'static Registry,
@@ -71,6 +91,20 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(options: Options) -> Exit {
+        // Before anything is read or served: a file that changes while it is read is seen, and a signal that comes as
+        // soon as we listen does what it means.
+        let signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                eprintln!("llmproxy: cannot watch signals: {error}");
+                return Exit::StartFailed;
+            }
+        };
+        let mut watch = options.watch.then(FileWatch::new);
+        if let Some(watch) = &mut watch {
+            let own = [options.source.path.clone()];
+            watch.set(own.into_iter().chain(options.source.env_files.iter().cloned()));
+        }
         let (runtime, loaded) = load::load_runtime(&options.source, options.registry);
         print(&loaded.diagnostics, &loaded);
         let Some(runtime) = runtime else {
@@ -97,7 +131,6 @@ impl Supervisor {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
         }
-        let mut watch = options.watch.then(FileWatch::new);
         if let Some(watch) = &mut watch {
             watch.set(loaded.watched.iter().cloned());
         }
@@ -121,7 +154,7 @@ impl Supervisor {
             reloads: 0,
             last_error: None,
         };
-        let exit = supervisor.serve(commands).await;
+        let exit = supervisor.serve(commands, signals).await;
         if let Some(task) = control_task {
             // Dropping the socket removes its file.
             task.abort();
@@ -130,23 +163,8 @@ impl Supervisor {
         exit
     }
 
-    async fn serve(mut self, mut commands: mpsc::Receiver<Request>) -> Exit {
-        let signals = (|| {
-            Ok::<_, std::io::Error>((
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::quit())?,
-                signal(SignalKind::hangup())?,
-                signal(SignalKind::user_defined1())?,
-            ))
-        })();
-        let (mut interrupt, mut terminate, mut quit, mut hangup, mut usr1) = match signals {
-            Ok(signals) => signals,
-            Err(error) => {
-                eprintln!("llmproxy: cannot watch signals: {error}");
-                return Exit::StartFailed;
-            }
-        };
+    async fn serve(mut self, mut commands: mpsc::Receiver<Request>, signals: Signals) -> Exit {
+        let Signals { mut interrupt, mut terminate, mut quit, mut hangup, mut usr1 } = signals;
         loop {
             let reason = tokio::select! {
                 _ = interrupt.recv() => break,
@@ -222,6 +240,9 @@ impl Supervisor {
             sd_notify::NotifyState::Reloading,
             sd_notify::NotifyState::monotonic_usec_now().unwrap_or(sd_notify::NotifyState::Status("reloading")),
         ]);
+        if let Some(watch) = &mut self.watch {
+            watch.look();
+        }
         let answer = self.try_reload(path).await;
         notify_ready();
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

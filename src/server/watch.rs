@@ -3,7 +3,7 @@
 //! Directories are watched, not files: editors rename over a file, container runtimes swap a symlink above it. What
 //! counts in the end is content: an event only makes us look, and a slow poll looks where events are not delivered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct FileWatch {
     watcher: Option<notify::RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<()>,
     directories: BTreeSet<PathBuf>,
-    paths: BTreeSet<PathBuf>,
-    seen: u64,
+    /// Each watched path and a hash of what it held when last looked at.
+    seen: BTreeMap<PathBuf, u64>,
 }
 
 impl Default for FileWatch {
@@ -48,14 +48,15 @@ impl FileWatch {
                 None
             }
         };
-        Self { watcher, events, directories: BTreeSet::new(), paths: BTreeSet::new(), seen: 0 }
+        Self { watcher, events, directories: BTreeSet::new(), seen: BTreeMap::new() }
     }
 
-    /// Watches exactly these paths from now on (files, and directories for the list of their entries); their content
-    /// of this moment counts as known.
+    /// Watches exactly these paths from now on (files, and directories for the list of their entries). The content of
+    /// this moment counts as known for paths that are new; one watched before may have changed since it was read, so
+    /// what is known of it stays.
     pub fn set(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        self.paths = paths.into_iter().map(|p| std::path::absolute(&p).unwrap_or(p)).collect();
-        let wanted: BTreeSet<PathBuf> = self.paths.iter().flat_map(|p| directories_of(p)).collect();
+        let paths: BTreeSet<PathBuf> = paths.into_iter().map(|p| std::path::absolute(&p).unwrap_or(p)).collect();
+        let wanted: BTreeSet<PathBuf> = paths.iter().flat_map(|p| directories_of(p)).collect();
         if let Some(watcher) = &mut self.watcher {
             for gone in self.directories.difference(&wanted) {
                 let _ = watcher.unwatch(gone);
@@ -68,7 +69,21 @@ impl FileWatch {
             }
         }
         self.directories = wanted;
-        self.seen = fingerprint(&self.paths);
+        let known = std::mem::take(&mut self.seen);
+        let seen = |path: PathBuf| {
+            let hash = known.get(&path).copied().unwrap_or_else(|| fingerprint(&path));
+            (path, hash)
+        };
+        self.seen = paths.into_iter().map(seen).collect();
+    }
+
+    /// What the paths hold now counts as known. To be called before they are read: what changes after is then seen.
+    pub fn look(&mut self) {
+        self.seen = self.now();
+    }
+
+    fn now(&self) -> BTreeMap<PathBuf, u64> {
+        self.seen.keys().map(|path| (path.clone(), fingerprint(path))).collect()
     }
 
     /// Resolves when the content of some watched path differs from what was known; it is then known.
@@ -88,7 +103,7 @@ impl FileWatch {
             };
             let _ = tokio::time::timeout(LONGEST_DEBOUNCE, quiet).await;
             while self.events.try_recv().is_ok() {}
-            let now = fingerprint(&self.paths);
+            let now = self.now();
             if now != self.seen {
                 self.seen = now;
                 return;
@@ -129,21 +144,18 @@ fn directories_of(path: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// A hash of what the paths hold now.
-fn fingerprint(paths: &BTreeSet<PathBuf>) -> u64 {
+/// A hash of what the path holds now.
+fn fingerprint(path: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for path in paths {
-        path.hash(&mut hasher);
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {
-                let mut names: Vec<_> =
-                    std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
-                names.sort();
-                names.hash(&mut hasher);
-            }
-            Ok(_) => std::fs::read(path).ok().hash(&mut hasher),
-            Err(_) => 0_u8.hash(&mut hasher),
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => {
+            let mut names: Vec<_> =
+                std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+            names.sort();
+            names.hash(&mut hasher);
         }
+        Ok(_) => std::fs::read(path).ok().hash(&mut hasher),
+        Err(_) => 0_u8.hash(&mut hasher),
     }
     hasher.finish()
 }
@@ -194,6 +206,19 @@ mod tests {
         assert!(soon(&mut watch).await, "symlink swapped");
         std::fs::write(sites.join("a"), "").unwrap();
         assert!(soon(&mut watch).await, "directory gained a file");
+    }
+
+    #[tokio::test]
+    async fn a_change_while_the_files_were_read_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("Proxyfile");
+        std::fs::write(&file, "a").unwrap();
+        let mut watch = FileWatch::new();
+        watch.set([file.clone()]);
+        watch.look();
+        std::fs::write(&file, "b").unwrap();
+        watch.set([file.clone()]);
+        assert!(soon(&mut watch).await, "changed between reading and watching");
     }
 
     #[tokio::test]

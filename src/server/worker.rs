@@ -87,6 +87,9 @@ pub enum Message {
     Swap {
         runtime: Arc<Runtime>,
         listening: Listening,
+        /// True once every worker has the runtime. Accepting on a new address waits for it: a connection handed to a
+        /// worker that does not know its address yet would be closed.
+        begin: watch::Receiver<bool>,
         ack: oneshot::Sender<()>,
     },
     /// A connection that another worker accepted.
@@ -201,8 +204,8 @@ impl Worker {
         while let Some(message) = inbox.recv().await {
             match message {
                 Message::Peers(peers) => *worker.peers.borrow_mut() = peers,
-                Message::Swap { runtime, listening, ack } => {
-                    worker.swap(runtime, &listening);
+                Message::Swap { runtime, listening, begin, ack } => {
+                    worker.swap(runtime, &listening, &begin);
                     let _ = ack.send(());
                 }
                 Message::Take { stream, listener, guard } => worker.take(stream, listener, guard),
@@ -225,7 +228,7 @@ impl Worker {
         live.runtime.listeners.get(address).cloned()
     }
 
-    fn swap(self: &Rc<Self>, runtime: Arc<Runtime>, listening: &Listening) {
+    fn swap(self: &Rc<Self>, runtime: Arc<Runtime>, listening: &Listening, begin: &watch::Receiver<bool>) {
         *self.live.borrow_mut() = Live::new(runtime);
         let mut accepting = self.accepting.borrow_mut();
         // An address that is gone: its accept loop takes what the kernel has queued, then ends; idle connections close.
@@ -244,11 +247,18 @@ impl Worker {
             let (drain, _) = watch::channel(false);
             let entry = Accepting { socket: Arc::clone(socket), _stop: stop, drain };
             accepting.insert(address.clone(), entry);
-            tokio::task::spawn_local(Rc::clone(self).accept_loop(Arc::clone(socket), stopped));
+            tokio::task::spawn_local(Rc::clone(self).accept_loop(Arc::clone(socket), begin.clone(), stopped));
         }
     }
 
-    async fn accept_loop(self: Rc<Self>, socket: Arc<ListenSocket>, mut stopped: oneshot::Receiver<()>) {
+    async fn accept_loop(
+        self: Rc<Self>,
+        socket: Arc<ListenSocket>,
+        mut begin: watch::Receiver<bool>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        // An error means that the swap was given up half-way, at the end of the program.
+        let _ = begin.wait_for(|all_have_it| *all_have_it).await;
         let listener = match Listener::register(&socket) {
             Ok(listener) => listener,
             Err(error) => {

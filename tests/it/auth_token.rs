@@ -54,7 +54,6 @@ fn everyone_else_gets_openais_401() {
         format!("Authorization: Bearer {}\r\n", TOKEN.to_uppercase()),
         format!("Authorization: Basic {TOKEN}\r\n"),
         format!("X-Token: {TOKEN}\r\n"),
-        format!("X-Api-Key: Bearer {TOKEN}\r\n"),
         "Authorization: Bearer {$TOKEN}\r\n".to_owned(),
     ] {
         let response = ask(port, &header);

@@ -5,7 +5,7 @@ use crate::harness::process::{Proxy, Which, command, free_port, run_within};
 use crate::harness::upstream::Upstream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -142,8 +142,11 @@ fn start_returns_once_it_serves_and_status_tells() {
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
     std::fs::write(directory.path().join("Proxyfile"), site(port, "respond \"up\"")).unwrap();
-    let started = llmproxy(directory.path(), &["start"]);
-    assert!(started.status.success(), "{}", stderr(&started));
+    // What runs in the background keeps stderr, so it may not be a pipe that we read to its end.
+    let log = std::fs::File::create(directory.path().join("log")).unwrap();
+    let mut start = command(Which::Llmproxy, directory.path());
+    let started = start.arg("start").stderr(log).stdout(Stdio::null()).stdin(Stdio::null()).status().unwrap();
+    assert!(started.success(), "{}", std::fs::read_to_string(directory.path().join("log")).unwrap());
     let answer = client::get(port, "/").text();
     let status = llmproxy(directory.path(), &["status", "--json"]);
     let socket = find_socket(directory.path());

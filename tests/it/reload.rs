@@ -136,21 +136,13 @@ fn busy_load(port: u16, keep: bool, over: &AtomicBool, live: &AtomicU64) -> usiz
 fn a_bad_file_keeps_the_old_runtime() {
     let upstream = Upstream::start("U");
     let (proxy, port) = start(&upstream);
-    for bad in ["http://:1 {\n\treverse_prox x\n}\n", "{", "", ":\0"] {
+    for bad in ["http://:1 {\n\treverse_prox x\n}\n", "{", ":\0"] {
         std::fs::write(&proxy.config, bad).unwrap();
-        let output = run_within(
-            proxy.command(Which::Llmproxy).args(["reload", "--config"]).arg(&proxy.config),
-            Duration::from_secs(10),
-        );
-        // An empty file is a valid configuration without servers: whether it may replace a serving one is not asked here.
-        if !bad.is_empty() {
-            assert!(!output.status.success(), "reload accepts {bad:?}");
-            assert!(!output.stderr.is_empty(), "reload says nothing about {bad:?}");
-            assert_eq!(generation(port), "first", "after {bad:?}");
-        } else {
-            std::fs::write(&proxy.config, file(port, &upstream.address(), "first")).unwrap();
-            wait_live(&proxy, port, "first");
-        }
+        let mut command = proxy.command(Which::Llmproxy);
+        let output = run_within(command.args(["reload", "--config"]).arg(&proxy.config), Duration::from_secs(10));
+        assert!(!output.status.success(), "reload accepts {bad:?}");
+        assert!(!output.stderr.is_empty(), "reload says nothing about {bad:?}");
+        assert_eq!(generation(port), "first", "after {bad:?}");
     }
     std::fs::write(&proxy.config, file(port, &upstream.address(), "second")).unwrap();
     wait_live(&proxy, port, "second");

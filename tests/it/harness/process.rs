@@ -115,6 +115,11 @@ pub fn command(which: Which, directory: &Path) -> Command {
     };
     let mut command = Command::new(program);
     command.current_dir(directory).env_clear();
+    if which == Which::Caddy {
+        // Parallel tests may not share the default admin address.
+        command.env("CADDY_ADMIN", format!("unix/{}", directory.join("admin.sock").display()));
+    }
+    command.env("LLMPROXY_CONTROL", directory.join("control.sock"));
     for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
         command.env(variable, directory);
     }

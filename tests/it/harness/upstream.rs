@@ -206,7 +206,7 @@ fn answer(
             return Ok(false);
         }
         "/trailers" => {
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTrailer: X-Sum, X-Other\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTrailer: X-Other, X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n";
             out.write_all(format!("{head}{}0\r\nX-Sum: 42\r\nX-Other: o\r\n\r\n", chunk("with trailers")).as_bytes())?;
         }
         "/upgrade" => {
