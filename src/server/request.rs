@@ -92,6 +92,10 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         return Err(Aborted);
     }
     let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::NOT_MODIFIED {
+        // What it would describe is not sent (RFC 9110 §15.4.5); Go's server removes it too.
+        head.headers.remove(header::CONTENT_TYPE);
+    }
     if cx.state.has_bad_framing() {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -171,12 +175,21 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
             Some(_) => {}
         },
     }
+    drop_underscored(&mut head.headers);
     // Authority form (`example.com:80`) and asterisk form other than OPTIONS have no meaning here.
     let path = head.uri.path();
     if !(path.starts_with('/') || path == "*" && head.method == Method::OPTIONS) {
         return Err(BAD);
     }
     Ok(())
+}
+
+/// `X_Api_Key` and `X-Api-Key` are one name to CGI-like applications, so a field with an underscore could pass for one
+/// that we check or remove. Dropped before anything looks, as Caddy 2.11.7 does (nginx too, by default).
+fn drop_underscored(headers: &mut http::HeaderMap) {
+    while let Some(name) = headers.keys().find(|n| memchr::memchr(b'_', n.as_str().as_bytes()).is_some()).cloned() {
+        headers.remove(&name);
+    }
 }
 
 /// Whether the request is for the name that the TLS handshake chose its policy by: otherwise a site that asks for
@@ -236,5 +249,42 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(request: http::request::Builder) -> http::request::Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn fields_with_an_underscore_are_dropped() {
+        let mut parts = head(Request::get("/").header("host", "a").header("x_api_key", "k").header("x-b", "1"));
+        assert_eq!(normalise(&mut parts), Ok(()));
+        assert_eq!(parts.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["host", "x-b"]);
+    }
+
+    #[test]
+    fn the_absolute_form_becomes_the_origin_form_of_its_own_host() {
+        let mut parts = head(Request::get("http://abs.test/x?y").header("host", "other"));
+        assert_eq!(normalise(&mut parts), Ok(()));
+        assert_eq!(
+            (parts.uri.to_string().as_str(), &parts.headers["host"]),
+            ("/x?y", &HeaderValue::from_static("abs.test"))
+        );
+    }
+
+    #[test]
+    fn hosts_that_say_two_things_or_nothing_are_refused() {
+        for hosts in [&[][..], &["a", "b"], &["a/b"], &["a b"], &[""]] {
+            let mut request = Request::get("/");
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            assert_eq!(normalise(&mut head(request)), Err(StatusCode::BAD_REQUEST), "{hosts:?}");
+        }
     }
 }
