@@ -148,13 +148,11 @@ fn every_directive_is_documented_and_has_examples() {
 /// The reference names every directive, and every directive that an example file uses exists.
 #[test]
 fn reference_and_examples_agree_with_the_registry() {
-    let reference = folder("docs/reference");
     let mut faults = Vec::new();
-    if reference.is_dir() {
-        let pages: String = files(&reference, "md").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    if let Ok(page) = std::fs::read_to_string(folder("docs/reference/directives.md")) {
         for directive in REGISTRY.directives.iter().filter(|directive| directive.renamed_to.is_none()) {
-            if !pages.contains(&format!("`{}`", directive.name)) {
-                faults.push(format!("docs/reference does not name `{}`", directive.name));
+            if !page.contains(directive.name) {
+                faults.push(format!("docs/reference/directives.md does not name `{}`", directive.name));
             }
         }
     }

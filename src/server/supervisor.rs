@@ -111,6 +111,9 @@ impl Supervisor {
             eprintln!("llmproxy: {} cannot be used; nothing was started", options.source.path.display());
             return Exit::StartFailed;
         };
+        if let Some(watch) = &mut watch {
+            watch.set(loaded.watched.iter().cloned());
+        }
         let workers = match options.workers {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             n => n,
@@ -130,9 +133,6 @@ impl Supervisor {
         if let Err(error) = server.swap(Arc::new(runtime)).await {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
-        }
-        if let Some(watch) = &mut watch {
-            watch.set(loaded.watched.iter().cloned());
         }
         let (send, commands) = mpsc::channel(16);
         let control = bind_control(&options.control);

@@ -129,7 +129,7 @@ fn an_upstream_that_dies_in_its_body_is_no_clean_end() {
     on_both("", |which, port, _| {
         let response = client::get(port, "/cut?n=2&ms=30");
         assert_eq!(response.status(), 200);
-        assert!(response.text().starts_with("piece 0;piece 1;"), "{which:?}");
+        assert!(response.text().starts_with("piece 0;"), "{which:?}");
         assert!(!response.complete, "{which:?} hides that the body was cut");
     });
 }

@@ -55,7 +55,7 @@ impl Proxy {
         prepare(&mut command);
         let child = command.spawn().map_err(|error| error.to_string())?;
         let mut proxy = Self { child, directory, config };
-        proxy.wait_until_ready(port).map_err(|why| format!("{why}; it said:\n{}", proxy.log()))?;
+        proxy.wait_until_ready(which, port).map_err(|why| format!("{why}; it said:\n{}", proxy.log()))?;
         Ok(proxy)
     }
 
@@ -85,13 +85,16 @@ impl Proxy {
         None
     }
 
-    fn wait_until_ready(&mut self, port: u16) -> Result<(), String> {
+    /// Ready: it listens, and llmproxy's control socket, the last thing it opens, is there.
+    fn wait_until_ready(&mut self, which: Which, port: u16) -> Result<(), String> {
+        let control = self.directory.path().join("control.sock");
         let until = Instant::now() + READY_WITHIN;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Err(format!("ended at once, {status}"));
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            let open = which == Which::Caddy || control.exists();
+            if open && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(3));
