@@ -54,6 +54,7 @@ pub fn read(
 }
 
 /// The lines of a nested block as a subroute; `FileCx::build_subroute`.
+#[allow(clippy::unnecessary_wraps)] // the type of the hook
 pub fn nested(cx: &mut DirectiveCx<'_, '_>, nodes: &[Node], sort: bool) -> Parsed<Subroute> {
     let scope = Scope { parent: cx.directive.name, site_keys: cx.site_keys, site_files: cx.site_files, braces: true };
     let own;

@@ -164,7 +164,7 @@ mod tests {
         ];
         let out = consolidate(list).unwrap();
         assert_eq!(
-            Value::from_iter(out.into_iter().map(Value::Object)),
+            out.into_iter().map(Value::Object).collect::<Value>(),
             json!([{"match": {"sni": ["a", "b"]}, "protocol_min": "tls1.3"}, {}])
         );
     }

@@ -40,46 +40,43 @@ fn insertion_sort<T>(items: &mut [T], less: &mut impl FnMut(&T, &T) -> bool) {
     }
 }
 
-/// Merges the sorted runs `a..m` and `m..b`.
-fn sym_merge<T>(items: &mut [T], a: usize, m: usize, b: usize, less: &mut impl FnMut(&T, &T) -> bool) {
-    if m - a == 1 {
-        // Insert items[a] before the first element of the second run that is not less than it.
-        let (mut i, mut j) = (m, b);
-        while i < j {
-            let h = i.midpoint(j);
-            if less(&items[h], &items[a]) { i = h + 1 } else { j = h }
-        }
-        items[a..i].rotate_left(1);
+/// Merges the sorted runs `first..second` and `second..end`.
+fn sym_merge<T>(items: &mut [T], first: usize, second: usize, end: usize, less: &mut impl FnMut(&T, &T) -> bool) {
+    if second - first == 1 {
+        // Its one element goes before the first of the other run that is not less than it.
+        let place = search(second, end, |at| !less(&items[at], &items[first]));
+        items[first..place].rotate_left(1);
         return;
     }
-    if b - m == 1 {
-        // Insert items[m] after the last element of the first run that is not greater than it.
-        let (mut i, mut j) = (a, m);
-        while i < j {
-            let h = i.midpoint(j);
-            if less(&items[m], &items[h]) { j = h } else { i = h + 1 }
-        }
-        items[i..=m].rotate_right(1);
+    if end - second == 1 {
+        // Its one element goes after the last of the other run that is not greater than it.
+        let place = search(first, second, |at| less(&items[second], &items[at]));
+        items[place..=second].rotate_right(1);
         return;
     }
-    let mid = a.midpoint(b);
-    let n = mid + m;
-    let (mut start, mut r) = if m > mid { (n - b, mid) } else { (a, m) };
-    let p = n - 1;
-    while start < r {
-        let c = start.midpoint(r);
-        if less(&items[p - c], &items[c]) { r = c } else { start = c + 1 }
+    let mid = first.midpoint(end);
+    let sum = mid + second;
+    let (low, high) = if second > mid { (sum - end, mid) } else { (first, second) };
+    let start = search(low, high, |at| less(&items[sum - 1 - at], &items[at]));
+    let stop = sum - start;
+    if start < second && second < stop {
+        items[start..stop].rotate_left(second - start);
     }
-    let end = n - start;
-    if start < m && m < end {
-        items[start..end].rotate_left(m - start);
+    if first < start && start < mid {
+        sym_merge(items, first, start, mid, less);
     }
-    if a < start && start < mid {
-        sym_merge(items, a, start, mid, less);
+    if mid < stop && stop < end {
+        sym_merge(items, mid, stop, end, less);
     }
-    if mid < end && end < b {
-        sym_merge(items, mid, end, b, less);
+}
+
+/// The first place of `low..high` at which `found` holds, by halving; `high` when at none.
+fn search(mut low: usize, mut high: usize, mut found: impl FnMut(usize) -> bool) -> usize {
+    while low < high {
+        let middle = low.midpoint(high);
+        if found(middle) { high = middle } else { low = middle + 1 }
     }
+    low
 }
 
 #[cfg(test)]
@@ -89,8 +86,8 @@ mod tests {
     #[test]
     fn sorts_stably() {
         let mut state = 7u64;
-        for n in [0, 1, 2, 19, 20, 21, 57, 300] {
-            let mut items: Vec<(u64, usize)> = (0..n)
+        for length in [0, 1, 2, 19, 20, 21, 57, 300] {
+            let mut items: Vec<(u64, usize)> = (0..length)
                 .map(|i| {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     (state >> 60, i)

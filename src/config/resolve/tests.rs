@@ -1,5 +1,7 @@
 //! The adapter with a handful of toy directives; what the real ones make is compared with Caddy in `tests/golden`.
 
+#![allow(clippy::unnecessary_wraps)] // the toys have the type of directives
+
 use serde_json::{Value, json};
 
 use super::*;
