@@ -88,7 +88,7 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     let metrics = hoist_metrics(&mut servers, &cx.options);
 
     let tls = tls_app::build(&pairings, &sites, &mut cx);
-    let pki = pki::build(&pairings, &sites, &mut cx);
+    let pki = pki::build(&sites, &mut cx);
     let mut config = Config { logging: logs::section(&pairings, &sites, &cx), ..Config::default() };
     global_sections(&mut config, &cx.options);
     config.apps.pki = pki;

@@ -41,7 +41,7 @@ pub(super) const OPTIONS: &[(&str, Reader)] = &[
     ("dns", dns),
     ("ech", ech),
     ("tls_resolvers", words),
-    ("tls_automate_names", words),
+    ("tls_automate_names", automate_names),
     ("on_demand_tls", on_demand_tls),
     ("key_type", text),
     ("cert_issuer", cert_issuer),
@@ -96,6 +96,13 @@ fn auto_https(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
 fn words(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     line.no_block()?;
     set(cx, line, line.some()?);
+    Ok(())
+}
+
+/// Several lines add up.
+fn automate_names(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
+    line.no_block()?;
+    line.some()?.into_iter().for_each(|name| push(cx, line.name(), name.into()));
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::options::set;
-use super::site::{Pairing, SiteInfo};
-use crate::config::directive_cx::{FileCx, Parsed};
+use super::site::SiteInfo;
+use crate::config::directive_cx::{FileCx, Parsed, TlsValue};
 use crate::config::nanos::Nanos;
 use crate::config::read::Line;
-use crate::config::tls_types::{CertificateAuthority, KeyPair, Pki};
+use crate::config::tls_types::{CertificateAuthority, InternalIssuer, Issuer, KeyPair, Pki};
 
 const DEFAULT: &str = "local";
 const OPTIONS: &[&str] = &[
@@ -54,7 +54,7 @@ pub(super) fn read(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
 }
 
 /// `None` when there is nothing to say.
-pub fn build(_pairings: &[Pairing], _sites: &[SiteInfo], cx: &mut FileCx<'_>) -> Option<Value> {
+pub fn build(sites: &[SiteInfo], cx: &mut FileCx<'_>) -> Option<Value> {
     let mut pki: Pki =
         cx.options.get("pki").and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default();
     let named = cx.state.get("pki.ca").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -62,10 +62,15 @@ pub fn build(_pairings: &[Pairing], _sites: &[SiteInfo], cx: &mut FileCx<'_>) ->
         pki.certificate_authorities.entry(id.to_owned()).or_default();
     }
     if cx.options.contains_key("skip_install_trust") {
-        let modes = cx.options.get("auto_https").and_then(Value::as_array).into_iter().flatten();
-        let off = modes.into_iter().any(|mode| mode == "off");
-        if pki.certificate_authorities.is_empty() && !off {
+        // The option lives in the authorities, so each that is used must stand there.
+        if pki.certificate_authorities.is_empty() {
             pki.certificate_authorities.insert(DEFAULT.to_owned(), CertificateAuthority::default());
+        }
+        for (value, _) in sites.iter().flat_map(|site| &site.tls) {
+            if let TlsValue::Issuer(Issuer::Internal(InternalIssuer { ca, .. })) = value {
+                let id = if ca.is_empty() { DEFAULT } else { ca };
+                pki.certificate_authorities.entry(id.to_owned()).or_default();
+            }
         }
         pki.certificate_authorities.values_mut().for_each(|ca| ca.install_trust = Some(false));
     }

@@ -107,6 +107,14 @@ impl Builder<'_, '_> {
 
     /// A new policy that says what the global options say.
     fn base_policy(&mut self) -> PolicyId {
+        // Global settings go before what a site's `bind` says, but only when there are any for ACME.
+        if self.has_acme_options() {
+            for id in &self.global_issuers {
+                if let Some(acme) = self.all.acme(*id) {
+                    fill_in(acme, &self.cx.options);
+                }
+            }
+        }
         let policy = Policy {
             issuers: self.global_issuers.clone(),
             key_type: string(&self.cx.options, "key_type").to_owned(),
@@ -240,12 +248,10 @@ impl Builder<'_, '_> {
         let Some(ech) = self.cx.options.get("ech").cloned() else { return };
         let configs = ech.get("configs").and_then(Value::as_array).into_iter().flatten();
         let names = configs.filter_map(|config| config.get("public_name")?.as_str()).filter(|name| !name.is_empty());
-        let subjects: Vec<String> = names.filter(|name| !self.all.has_subject(name)).map(str::to_owned).collect();
-        if !subjects.is_empty() {
-            let id = self.base_policy();
-            self.all.get(id).subjects = subjects;
-            self.all.order.push(id);
-        }
+        let subjects = names.map(str::to_owned).collect();
+        let id = self.base_policy();
+        self.all.get(id).subjects = subjects;
+        self.all.order.push(id);
         app.encrypted_client_hello = Some(ech);
     }
 
