@@ -28,3 +28,11 @@ format:
 
 lint:
     cargo clippy --quiet --all-targets -- -D warnings
+
+# the reference pages, made anew from the program
+docs:
+    WRITE_REFERENCE=1 cargo test --quiet --test it reference
+
+# one fuzz target for a minute, such as `just fuzz parser` (needs nightly and cargo-fuzz)
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}

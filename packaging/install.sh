@@ -5,7 +5,8 @@
 #   packaging/install.sh --uninstall [--root DIR]         remove; /etc/llmproxy and logs are kept
 #
 #   --binary FILE   the binary to install   [target/release/llmproxy]
-#   --root DIR      install below DIR: no user is made, no service is started (for packages and tests)
+#   --root DIR      install below DIR: no user is made, no service is started (for packages, which also give
+#                   etc/llmproxy/environment to the group llmproxy, and for tests)
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -13,7 +14,7 @@ binary=$here/../target/release/llmproxy
 root=''
 uninstall=no
 
-usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "$0"; }
 
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -59,7 +60,9 @@ if [ ! -e "$root/etc/llmproxy/Proxyfile" ]; then
 	install -m 0644 "$here/Proxyfile" "$root/etc/llmproxy/Proxyfile"
 fi
 if [ ! -e "$root/etc/llmproxy/environment" ]; then
-	(umask 077 && printf '# KEY=value lines for the Proxyfile, read as {$KEY}\n' >"$root/etc/llmproxy/environment")
+	(umask 027 && printf '# KEY=value lines for the Proxyfile, read as {$KEY}\n' >"$root/etc/llmproxy/environment")
+	# Root writes it, the service reads it, nobody else does. Below --root the package sets the group.
+	if [ -z "$root" ]; then chgrp llmproxy "$root/etc/llmproxy/environment"; fi
 fi
 
 if live; then

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp)
-QUICKSTART_PORT=18080 QUICKSTART_SAMPLE_PORT=18081 OPENAI_API_KEY= ./quickstart >"$out" 2>&1 &
+QUICKSTART_PORT=18080 QUICKSTART_SAMPLE_PORT=18081 OPENAI_API_KEY="" ./quickstart >"$out" 2>&1 &
 quickstart=$!
 trap 'kill $quickstart 2>/dev/null || true; rm -f "$out"' EXIT
 for _ in $(seq 12000); do

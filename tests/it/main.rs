@@ -20,6 +20,7 @@ mod format;
 mod golden_adapt;
 mod golden_diagnostics;
 mod hostile;
+mod install;
 mod reference;
 mod reload;
 mod sdk;

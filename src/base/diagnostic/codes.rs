@@ -678,7 +678,7 @@ pub const CODES: &[Code] = &[
     (
         "upstream-needs-host",
         "the upstream answers only to its own name",
-        "The servers in front of this API refuse a request whose Host is not theirs, usually with 403. The proxy passes the client's Host on, as Caddy does, unless the upstream is written as `https://…`. Add `header_up Host` with the API's name.",
+        "The servers in front of this API refuse a request whose Host is not theirs, usually with 403. The proxy passes the client's Host on, as Caddy does, unless it speaks TLS to the upstream (`https://…`): then it sends the upstream's. Write `https://…`, or add `header_up Host` with the API's name.",
     ),
     (
         "wrong-argument-count",

@@ -56,7 +56,9 @@ pub fn check(handler: &Value, open: bool, place: Option<Span>) -> Vec<Diagnostic
         )
         .help("put `auth_token {$TOKEN}` (or another access check) before it, or bind the site to 127.0.0.1")));
     }
+    // Over TLS the proxy sends the upstream's name by itself.
     if let Some(host) = &known
+        && !tls
         && !sets(handler, "host")
     {
         found.push(at(Diagnostic::warning(
@@ -126,6 +128,9 @@ mod tests {
         let mended = json!({"handler": "reverse_proxy", "upstreams": [{"dial": "api.openai.com:443"}],
             "transport": {"protocol": "http", "tls": {}}, "headers": {"request": {"set": {"Host": ["api.openai.com"]}}}});
         assert!(warned(mended).is_empty());
+        let named_by_itself = json!({"handler": "reverse_proxy", "upstreams": [{"dial": "api.openai.com:443"}],
+            "transport": {"protocol": "http", "tls": {}}});
+        assert!(warned(named_by_itself).is_empty());
     }
 
     #[test]
