@@ -230,10 +230,10 @@ fn find_socket(folder: &Path) -> Option<u32> {
         if metadata.file_type().is_socket() {
             return Some(metadata.permissions().mode() & 0o777);
         }
-        if metadata.is_dir() {
-            if let Some(mode) = find_socket(&entry.path()) {
-                return Some(mode);
-            }
+        if metadata.is_dir()
+            && let Some(mode) = find_socket(&entry.path())
+        {
+            return Some(mode);
         }
     }
     None
