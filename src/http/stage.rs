@@ -11,11 +11,8 @@ pub trait SyncStage {
 
 /// A stage that may wait: holds the body, runs routes, answers anew.
 pub trait AsyncStage {
-    fn apply<'a>(
-        self: Box<Self>,
-        ex: &'a mut Exchange,
-        response: Response,
-    ) -> LocalFuture<'a, Result<Response, HandlerError>>;
+    fn apply(self: Box<Self>, ex: &mut Exchange, response: Response)
+    -> LocalFuture<'_, Result<Response, HandlerError>>;
 }
 
 pub enum Stage {

@@ -150,7 +150,7 @@ impl Sample {
             return json_response(StatusCode::OK, &request.completion(&id, created));
         }
         let events = request.events(&id, created).into_iter().map(Bytes::from).collect();
-        let stream = Events { events, delay: self.delay, sleep: None };
+        let stream = Events { left: events, delay: self.delay, sleep: None };
         let mut response = Response::new(Body::stream(stream));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -187,7 +187,7 @@ fn failure(status: StatusCode, kind: &str, code: Option<&str>, message: &str) ->
 
 /// Events one by one, with a pause between them.
 struct Events {
-    events: VecDeque<Bytes>,
+    left: VecDeque<Bytes>,
     delay: Duration,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -201,7 +201,7 @@ impl HttpBody for Events {
             std::task::ready!(sleep.as_mut().poll(cx));
             self.sleep = None;
         }
-        let next = self.events.pop_front();
+        let next = self.left.pop_front();
         if next.is_some() && !self.delay.is_zero() {
             self.sleep = Some(Box::pin(tokio::time::sleep(self.delay)));
         }
@@ -209,6 +209,6 @@ impl HttpBody for Events {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.events.is_empty()
+        self.left.is_empty()
     }
 }

@@ -11,7 +11,7 @@ use crate::base::body::Body;
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::http::exchange::{Conn, Exchange, Peer, ServerFacts};
 use crate::http::handler::Step;
-use crate::http::matcher::{Matcher, Verdict};
+use crate::http::matcher::{Matcher, MatcherSets, Verdict};
 use crate::http::route::{Handler, Route, RouteList};
 
 /// A request from 192.0.2.1 to `a.test`.
@@ -46,7 +46,7 @@ pub fn step(config: Value) -> Box<dyn Step> {
 pub fn handlers(configs: Vec<Value>) -> RouteList {
     let handlers = configs.into_iter().map(|c| compile(c).unwrap()).collect();
     RouteList {
-        routes: Box::new([Route { matchers: Default::default(), handlers, group: None, terminal: false }]),
+        routes: Box::new([Route { matchers: MatcherSets::default(), handlers, group: None, terminal: false }]),
         index: None,
     }
 }

@@ -79,7 +79,7 @@ impl Lexer<'_> {
             Rule::newline => self.end_line(),
             Rule::continuation => self.skipped += 1,
             Rule::comment if raw.contains('\\') => {
-                self.comment_joins = Some((self.origin(start, start + raw.len()).to_owned(), self.line));
+                self.comment_joins = Some((self.origin(start, start + raw.len()), self.line));
             }
             Rule::word => self.push(raw, start, Quote::None, plain_text(raw)),
             Rule::double_angle => self.push(raw, start, Quote::None, raw.replace('\r', "")),

@@ -310,7 +310,7 @@ mod tests {
     fn filters_see_fields_by_path_and_layers_follow_each_other() {
         let first = FieldFilters::from([
             ("host".into(), Filter::Rename("site".into())),
-            ("headers>A".into(), Filter::map(|t| t.to_uppercase())),
+            ("headers>A".into(), Filter::map(str::to_uppercase)),
             ("headers>Cookie".into(), Filter::Cookie(Box::new([]))),
             ("size".into(), Filter::map(|_| "a number stays".into())),
         ]);

@@ -242,7 +242,7 @@ mod tests {
             .also(span_of(text, "{", id), "in this block")
             .help("did you mean `respond`?")
             .replace(span_of(text, "repsond", id), "respond");
-        let out = render(&[d.clone()], &sources, false);
+        let out = render(std::slice::from_ref(&d), &sources, false);
         assert!(out.starts_with("error[unknown-directive]: there is no directive `repsond`\n"), "{out}");
         assert!(out.contains("Proxyfile:2:2"), "{out}");
         assert!(out.contains("^^^^^^^ not known") && out.contains("- in this block"), "{out}");
@@ -277,7 +277,7 @@ mod tests {
         }
         let nowhere = Span { file: FileId(9), start: 1, end: 2 };
         let d = Diagnostic::error("unclosed-block", "x").at(nowhere, "y");
-        assert!(render(&[d.clone()], &sources, false).contains("error[unclosed-block]: x"));
+        assert!(render(std::slice::from_ref(&d), &sources, false).contains("error[unclosed-block]: x"));
         assert_eq!(to_json(&[d], &sources)[0]["file"], Value::Null);
     }
 
