@@ -63,7 +63,9 @@ pub fn build(sites: &[SiteInfo], cx: &mut FileCx<'_>) -> Option<Value> {
     }
     if cx.options.contains_key("skip_install_trust") {
         // The option lives in the authorities, so each that is used must stand there.
-        if pki.certificate_authorities.is_empty() {
+        let modes = cx.options.get("auto_https").and_then(Value::as_array).into_iter().flatten();
+        let off = modes.into_iter().any(|mode| mode == "off");
+        if pki.certificate_authorities.is_empty() && !off {
             pki.certificate_authorities.insert(DEFAULT.to_owned(), CertificateAuthority::default());
         }
         for (value, _) in sites.iter().flat_map(|site| &site.tls) {
