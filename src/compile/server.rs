@@ -168,28 +168,33 @@ fn facts(name: &str, server: &Server, cx: &mut CompileCx<'_>) -> ServerFacts {
         None => Vec::new(),
         Some(source) => cx.at("trusted_proxies", |cx| ranges(source, cx)),
     };
-    let client_ip_headers = server
-        .client_ip_headers
-        .iter()
-        .filter_map(|h| match HeaderName::try_from(h.as_str()) {
-            Ok(name) => Some(name),
-            Err(_) => {
-                let error = CompileError::new("invalid-header-name", format!("`{h}` is not a header name"));
-                cx.at("client_ip_headers", |cx| cx.report(error));
-                None
-            }
-        })
-        .collect();
+    let client_ip_headers = header_names("client_ip_headers", &server.client_ip_headers, cx);
+    let underscored_headers = header_names("expected_underscore_headers", &server.expected_underscore_headers, cx);
     ServerFacts {
         name: name.to_owned(),
         trusted_proxies,
         trusted_proxies_strict: server.trusted_proxies_strict > 0,
         trusted_proxies_unix: server.trusted_proxies_unix,
         client_ip_headers,
+        underscored_headers,
         http_port: cx.http_port,
         https_port: cx.https_port,
         log_credentials: server.logs.as_ref().is_some_and(|l| l.should_log_credentials),
     }
+}
+
+fn header_names(field: &str, names: &[String], cx: &mut CompileCx<'_>) -> Vec<HeaderName> {
+    let mut out = Vec::with_capacity(names.len());
+    for name in names {
+        match HeaderName::try_from(name.as_str()) {
+            Ok(name) => out.push(name),
+            Err(_) => {
+                let error = CompileError::new("invalid-header-name", format!("`{name}` is not a header name"));
+                cx.at(field, |cx| cx.report(error));
+            }
+        }
+    }
+    out
 }
 
 /// `{"source": "static", "ranges": [...]}`.

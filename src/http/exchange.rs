@@ -62,6 +62,8 @@ pub struct ServerFacts {
     pub client_ip_headers: Vec<HeaderName>,
     pub http_port: u16,
     pub https_port: u16,
+    /// Request fields with an underscore that are let through.
+    pub underscored_headers: Vec<HeaderName>,
     /// Do not redact credentials in logs (`log_credentials`).
     pub log_credentials: bool,
 }

@@ -62,6 +62,7 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
     let (Some(server), Some(facts)) = (live.runtime.servers.get(index), live.facts.get(index)) else {
         return Err(Aborted);
     };
+    drop_underscored(&mut head.headers, &facts.underscored_headers);
     if server.strict_sni_host && !host_is_handshake_name(&head, &cx.facts) {
         return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
     }
@@ -175,7 +176,6 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
             Some(_) => {}
         },
     }
-    drop_underscored(&mut head.headers);
     // Authority form (`example.com:80`) and asterisk form other than OPTIONS have no meaning here.
     let path = head.uri.path();
     if !(path.starts_with('/') || path == "*" && head.method == Method::OPTIONS) {
@@ -186,8 +186,10 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
 
 /// `X_Api_Key` and `X-Api-Key` are one name to CGI-like applications, so a field with an underscore could pass for one
 /// that we check or remove. Dropped before anything looks, as Caddy 2.11.7 does (nginx too, by default).
-fn drop_underscored(headers: &mut http::HeaderMap) {
-    while let Some(name) = headers.keys().find(|n| memchr::memchr(b'_', n.as_str().as_bytes()).is_some()).cloned() {
+fn drop_underscored(headers: &mut http::HeaderMap, expected: &[http::HeaderName]) {
+    let unwanted =
+        |n: &&http::HeaderName| memchr::memchr(b'_', n.as_str().as_bytes()).is_some() && !expected.contains(n);
+    while let Some(name) = headers.keys().find(unwanted).cloned() {
         headers.remove(&name);
     }
 }
@@ -262,9 +264,12 @@ mod tests {
 
     #[test]
     fn fields_with_an_underscore_are_dropped() {
-        let mut parts = head(Request::get("/").header("host", "a").header("x_api_key", "k").header("x-b", "1"));
-        assert_eq!(normalise(&mut parts), Ok(()));
-        assert_eq!(parts.headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["host", "x-b"]);
+        let mut parts = head(
+            Request::get("/").header("host", "a").header("x_api_key", "k").header("x_let_in", "1").header("x-b", "1"),
+        );
+        drop_underscored(&mut parts.headers, &[http::HeaderName::from_static("x_let_in")]);
+        let names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x_let_in", "x-b"]);
     }
 
     #[test]
