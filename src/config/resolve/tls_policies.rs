@@ -198,9 +198,10 @@ fn same_issuers(a: &Candidate, b: &Candidate) -> bool {
         || class_of(a) == class_of(b)
 }
 
-/// Its names get the internal issuer of themselves, whether the policy says so or leaves it to automatic HTTPS.
+/// Its names get the internal issuer of themselves, whether the policy says so (as those made for internal names do) or
+/// leaves it to automatic HTTPS.
 fn is_internal_by_names(candidate: &Candidate) -> bool {
-    candidate.chosen_by_names && class_of(candidate) == Class::Internal
+    candidate.chosen_by_names && (!candidate.issuers.is_empty() || class_of(candidate) == Class::Internal)
 }
 
 /// Which names a policy is for.
