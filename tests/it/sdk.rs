@@ -80,10 +80,7 @@ fn each_client(port: u16, key: &str) -> Vec<(&'static str, Value)> {
     python.arg(scripts.join("chat.py")).args([&base, key]);
     let mut node = Command::new("node");
     node.arg(scripts.join("chat.mjs")).args([&base, key]).arg(tools.join("node"));
-    let clients = [
-        ("Python", tools.join("venv/bin/openai"), python),
-        ("JavaScript", tools.join("node/node_modules/openai"), node),
-    ];
+    let clients = [("Python", tools.join("venv/done"), python), ("JavaScript", tools.join("node/done"), node)];
     let mut answers = Vec::new();
     for (name, installed, mut client) in clients {
         if !installed.exists() {

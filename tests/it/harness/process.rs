@@ -1,8 +1,11 @@
 //! Starting llmproxy and Caddy, waiting until they listen, ending them by process id.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -200,13 +203,18 @@ fn is_caddy(program: &Path) -> bool {
     output.stdout.starts_with(b"v2.11.7")
 }
 
-/// A port that nobody listens on, below the range the kernel gives to outgoing connections, so that it stays free.
+/// A port that nobody listens on, below the range the kernel gives to outgoing connections, so that it stays free. It
+/// is reserved until this process ends, also against other test runs on the machine: Caddy shares ports with whom it can.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let spread = (std::process::id() % 1000) as u16 * 10;
     loop {
         let port = 15_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 17_000;
+        let name = SocketAddr::from_abstract_name(format!("llmproxy-test-port-{port}")).unwrap();
+        let Ok(reservation) = UnixListener::bind_addr(&name) else { continue };
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            RESERVED.lock().unwrap().push(reservation);
             return port;
         }
     }
