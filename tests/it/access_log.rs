@@ -123,7 +123,7 @@ fn entries_are_caddys() {
         let proxy = Proxy::start(which, &config, port);
         let host = format!("Host: a.test:{port}\r\n");
         for head in [
-            "GET /p?a=1&b=2 HTTP/1.1\r\nX-Tenant: acme<\"&>\\é\r\nX-Many: 1\r\nX-Many: 2\r\nx-oDD-_name: q\r\nAuthorization: Bearer s\r\nCookie: a=1\r\nCookie: b=2\r\nProxy-Authorization: s\r\n",
+            "GET /p?a=1&b=2 HTTP/1.1\r\nX-Tenant: acme<\"&>\\é\r\nX-Many: 1\r\nX-Many: 2\r\nx-oDD-.name: q\r\nAuthorization: Bearer s\r\nCookie: a=1\r\nCookie: b=2\r\nProxy-Authorization: s\r\n",
             "GET /quiet HTTP/1.1\r\n",
             "GET /err HTTP/1.1\r\n",
             "GET /teapot?x HTTP/1.1\r\n",
