@@ -32,7 +32,13 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
     let mut runtime =
         Runtime { logs: cx.at("logging", |cx| logs::logs(config.logging.as_ref(), cx)), ..Runtime::default() };
     let store = cx.at("apps", |cx| {
-        cx.at("tls", |cx| cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx)))
+        cx.at("tls", |cx| {
+            let store = cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx));
+            if let Some(app) = &config.apps.tls {
+                tls::refuse_unsupported(app, &store, cx);
+            }
+            store
+        })
     });
     let store = Arc::new(store);
     if let Some(http) = &config.apps.http {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
+use crate::config::tls_types::{Automation, AutomationPolicy};
 use crate::config::types::TlsApp;
 use crate::tls::{CertStore, Certificate, ClientAuth, Policy, Selection, ServerTls, curve_by_name, suite_by_name};
 
@@ -52,6 +53,47 @@ pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
         });
     }
     CertStore::new(loaded)
+}
+
+/// What the TLS app asks for and cannot have yet. Settings of managed certificates are not among it: a name without a
+/// certificate file is refused as such.
+pub fn refuse_unsupported(app: &TlsApp, store: &CertStore, cx: &mut CompileCx<'_>) {
+    let parts = [
+        ("encrypted_client_hello", app.encrypted_client_hello.is_some(), "Encrypted ClientHello (`ech`)"),
+        ("session_tickets", app.session_tickets.is_some(), "configuration of session tickets"),
+        ("dns", app.dns.is_some(), "the DNS challenge"),
+    ];
+    for (field, is_set, what) in parts {
+        if is_set {
+            cx.at(field, |cx| cx.report(CompileError::not_supported(what)));
+        }
+    }
+    let named = app.certificates.get("automate").and_then(Value::as_array).into_iter().flatten();
+    let uncovered: Vec<&str> = named.filter_map(Value::as_str).filter(|name| !store.covers(name)).collect();
+    if !uncovered.is_empty() {
+        let names = uncovered.join("`, `");
+        let message = format!("no certificate for `{names}`: {}", CompileError::not_supported("managing it").message);
+        cx.at("certificates", |cx| cx.at("automate", |cx| cx.report(CompileError::new("no-certificate", message))));
+    }
+    if app.automation.is_some() {
+        cx.at("automation", |cx| refuse_on_demand(app.automation.as_ref(), cx));
+    }
+}
+
+/// Certificates made during the handshake.
+fn refuse_on_demand(automation: Option<&Value>, cx: &mut CompileCx<'_>) {
+    let automation: Automation = match automation.map(read_value).transpose() {
+        Ok(read) => read.unwrap_or_default(),
+        Err(error) => return cx.report(error),
+    };
+    for (i, policy) in automation.policies.iter().enumerate() {
+        let what = match policy {
+            AutomationPolicy { on_demand: true, .. } => "a certificate on demand",
+            AutomationPolicy { get_certificate, .. } if !get_certificate.is_empty() => "`get_certificate`",
+            _ => continue,
+        };
+        cx.at("policies", |cx| cx.at(i, |cx| cx.report(CompileError::not_supported(what))));
+    }
 }
 
 fn load_files(value: &Value, loaded: &mut Vec<Certificate>, cx: &mut CompileCx<'_>) -> Result<(), CompileError> {
