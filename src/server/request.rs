@@ -268,8 +268,9 @@ mod tests {
             Request::get("/").header("host", "a").header("x_api_key", "k").header("x_let_in", "1").header("x-b", "1"),
         );
         drop_underscored(&mut parts.headers, &[http::HeaderName::from_static("x_let_in")]);
-        let names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x_let_in", "x-b"]);
+        let mut names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "x-b", "x_let_in"]);
     }
 
     #[test]
