@@ -317,4 +317,16 @@ mod tests {
             assert_eq!(verdict(head.as_bytes()), Verdict::Ambiguous, "{fields:?}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever comes, in whatever pieces: no panic, one verdict.
+        #[test]
+        fn the_verdict_does_not_depend_on_the_pieces(parts in proptest::collection::vec(proptest::sample::select(&[
+            "GET / HTTP/1.1\r\n", "POST /x HTTP/1.1\r\n", "Host: a\r\n", "Content-Length: 5\r\n", "content-length: 0\r\n",
+            "Transfer-Encoding: chunked\r\n", "Content-Length: 99999999999999999999\r\n", "Upgrade: websocket\r\n",
+            "\r\n", "\n", "\r", " folded\r\n", "5\r\n", "hello", "0\r\n", "fffffffffffffffff\r\n", "5;x=y\r\n", "T: v\r\n", "\0", ":",
+        ][..]), 0..24)) {
+            verdict(parts.concat().as_bytes());
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod access_log;
 mod conn_state;
 mod connection;
 pub mod control;
-mod framing;
+pub mod framing;
 mod listeners;
 mod request;
 mod response_body;

@@ -24,4 +24,5 @@ mod install;
 mod reference;
 mod reload;
 mod sdk;
+mod secrets;
 mod streaming;
