@@ -24,8 +24,8 @@ enum Chunk {
     Size { value: u64, digits: u8, ended: bool },
     /// Bytes of data left.
     Data(u64),
-    /// The line end after the data.
-    DataEnd,
+    /// In the line end after the data; whether its CR was seen.
+    DataEnd { cr: bool },
     /// In the trailers; whether the current line is empty so far.
     Trailer { empty: bool },
 }
@@ -223,16 +223,20 @@ impl Chunk {
                 let take = (*left).min(bytes.len() as u64);
                 *left -= take;
                 if *left == 0 {
-                    *self = Self::DataEnd;
+                    *self = Self::DataEnd { cr: false };
                 }
                 ChunkStep::More(&bytes[usize::try_from(take).unwrap_or(bytes.len())..])
             }
-            Self::DataEnd => match memchr::memchr(b'\n', bytes) {
-                Some(i) if i <= 1 => {
+            Self::DataEnd { cr } => match bytes {
+                [b'\n', rest @ ..] => {
                     *self = Self::new();
-                    ChunkStep::More(&bytes[i + 1..])
+                    ChunkStep::More(rest)
                 }
-                None if bytes == b"\r" => ChunkStep::More(&[]),
+                [b'\r', rest @ ..] if !*cr => {
+                    *cr = true;
+                    ChunkStep::More(rest)
+                }
+                [] => ChunkStep::More(&[]),
                 _ => ChunkStep::Malformed,
             },
             Self::Trailer { empty } => {
@@ -258,7 +262,7 @@ mod tests {
     fn verdict(bytes: &[u8]) -> Verdict {
         let feed_by = |n: usize| {
             let mut watch = FramingWatch::default();
-            bytes.chunks(n).map(|c| watch.feed(c)).find(|v| *v == Verdict::Ambiguous).unwrap_or(Verdict::Fine)
+            bytes.chunks(n.max(1)).map(|c| watch.feed(c)).find(|v| *v == Verdict::Ambiguous).unwrap_or(Verdict::Fine)
         };
         let whole = feed_by(bytes.len());
         for n in 1..bytes.len().min(40) {
