@@ -123,7 +123,7 @@ def haproxy(binary, d, port, origin):
     config = write(d, "haproxy.cfg", """
 global
   nbthread 1
-  maxconn 20000
+  maxconn 4000
 defaults
   mode http
   option http-no-delay
@@ -347,6 +347,8 @@ def bench_startup(args):
                                 s = socket.create_connection(("127.0.0.1", port), timeout=1)
                                 break
                             except OSError:
+                                if proxy.p.poll() is not None or time.monotonic() - began > 10:
+                                    raise RuntimeError(f"{name} did not start: {open(os.path.join(d, 'log')).read()[-500:]}")
                                 time.sleep(0.0005)
                         s.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                         assert s.recv(100).startswith(b"HTTP/1.1 200"), "not served"
