@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -83,46 +85,41 @@ async fn open(
 
 async fn serve_h1(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
     let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
-    let connection = hyper::server::conn::http1::Builder::new()
+    let connection = http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_header_size(max_head)
         .serve_connection(io, service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = draining(drain) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    note(ended);
+    until_drained(std::pin::pin!(connection), http1::UpgradeableConnection::graceful_shutdown, drain).await;
 }
 
 async fn serve_h2(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
     let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
     let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
-    let connection = hyper::server::conn::http2::Builder::new(LocalExec)
+    let connection = http2::Builder::new(LocalExec)
         .max_header_list_size(max_head)
         .max_concurrent_streams(250)
         .serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
+    until_drained(std::pin::pin!(connection), http2::Connection::graceful_shutdown, drain).await;
+}
+
+/// Polls a connection to its end; once it should drain, `finish` tells it to answer what is open and close.
+async fn until_drained<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    finish: fn(Pin<&mut C>),
+    drain: &mut watch::Receiver<bool>,
+) {
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = draining(drain) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
+    match ended {
+        Some(ended) => note(ended),
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            finish(connection.as_mut());
+            note(connection.await);
         }
-    };
-    note(ended);
+    }
 }
 
 /// Connection errors are the client's business: a broken pipe, a malformed head. Never above debug.

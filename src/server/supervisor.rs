@@ -186,7 +186,7 @@ impl Supervisor {
                     }
                 },
             };
-            let answer = self.reload(None, false, reason).await;
+            let answer = self.reload(None, reason).await;
             if !answer.ok {
                 eprint!("{}", answer.message);
             }
@@ -211,7 +211,8 @@ impl Supervisor {
     /// The answer to a command, and whether to stop.
     async fn answer(&mut self, command: Command) -> (Answer, bool) {
         match command {
-            Command::Reload { path, force } => (self.reload(path, force, "command").await, false),
+            // Every reload is done, also of a file that says the same: `force` asks for what happens anyway.
+            Command::Reload { path, force: _ } => (self.reload(path, "command").await, false),
             Command::Stop => (Answer { ok: true, message: "stopping".into(), status: None }, true),
             Command::Status => (Answer { ok: true, message: String::new(), status: Some(self.status()) }, false),
         }
@@ -234,7 +235,7 @@ impl Supervisor {
     }
 
     /// Loads anew and, if that works, swaps. On any error the old runtime goes on untouched.
-    async fn reload(&mut self, path: Option<PathBuf>, _force: bool, reason: &'static str) -> Answer {
+    async fn reload(&mut self, path: Option<PathBuf>, reason: &'static str) -> Answer {
         let began = Instant::now();
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::Reloading,
