@@ -7,9 +7,11 @@
 //!                 │ error ▶ error routes                  response ─▶ stages in reverse ─▶ server
 //! ```
 
+pub mod body_filter;
 pub mod error;
 pub mod exchange;
 pub mod glob;
+pub mod gunzip;
 pub mod handler;
 pub mod headers;
 pub mod host;

@@ -3,3 +3,4 @@
 
 pub mod error_body;
 pub mod sample;
+pub mod sse;

@@ -12,7 +12,6 @@
 mod body;
 
 mod engine;
-mod gunzip;
 mod hash;
 mod outgoing;
 pub mod policy;

@@ -1,16 +1,13 @@
 //! What the unit tests of this room share.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
-use http_body::{Body as HttpBody, Frame};
 
 use crate::base::body::Body;
-use crate::base::error::ProxyError;
+use crate::http::body_filter::testing::byte_chunks;
 use crate::http::exchange::{Conn, Exchange, Peer, ServerFacts};
 
 /// A request from 192.0.2.1 to `a.test`.
@@ -24,21 +21,6 @@ pub fn exchange(method: &str, target: &str) -> Exchange {
         tls: None,
     };
     Exchange::new(head, Body::Empty, Rc::new(conn), Rc::new(ServerFacts::default()), Instant::now())
-}
-
-struct Chunks(std::vec::IntoIter<Bytes>);
-
-impl HttpBody for Chunks {
-    type Data = Bytes;
-    type Error = ProxyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        Poll::Ready(self.0.next().map(|b| Ok(Frame::data(b))))
-    }
-}
-
-pub fn byte_chunks(parts: Vec<Bytes>) -> Body {
-    Body::stream(Chunks(parts.into_iter()))
 }
 
 pub fn chunks(parts: &[&'static str]) -> Body {
