@@ -21,6 +21,8 @@ pub type Parsed<T> = Result<T, Box<Diagnostic>>;
 pub enum ConfigValue {
     /// A route in the site's list, sorted by directive order.
     Route(Route),
+    /// A route that runs before those of another directive: where one directive acts at two places.
+    RouteBefore(&'static str, Route),
     /// Routes that stay together in this order when the list is sorted.
     Routes(Vec<Route>),
     /// Routes for errors (`handle_errors`), in text order.

@@ -15,27 +15,45 @@ pub struct HandlerError {
     pub origin: &'static str,
     /// Headers that the default answer carries, such as `retry-after` or `www-authenticate`.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    /// A ready answer in the dialect of the route, used when no error route writes one.
-    pub answer: Option<ErrorAnswer>,
+    /// What the client is told, in its own dialect, when no error route answers.
+    pub refusal: Option<Refusal>,
     pub cause: Option<ProxyError>,
 }
 
-/// Body of a default error answer.
-#[derive(Debug, Clone)]
-pub struct ErrorAnswer {
-    pub content_type: &'static str,
-    pub body: bytes::Bytes,
+/// What a client of an LLM API is told about an error.
+#[derive(Debug, Clone, Default)]
+pub struct Refusal {
+    /// For a person. Public: holds no credential and nothing about the inside.
+    pub message: Cow<'static, str>,
+    /// OpenAI's `code`, such as `model_not_found`.
+    pub code: Option<&'static str>,
+    /// OpenAI's `type`; that of the status when absent.
+    pub kind: Option<&'static str>,
+    /// The request field at fault.
+    pub param: Option<&'static str>,
 }
 
 impl HandlerError {
     #[must_use]
     pub fn new(status: u16, origin: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into(), origin, headers: Vec::new(), answer: None, cause: None }
+        Self { status, message: message.into(), origin, headers: Vec::new(), refusal: None, cause: None }
     }
 
     #[must_use]
     pub fn internal(origin: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(500, origin, message)
+    }
+
+    /// An error that the client is told about in its own dialect, whatever the path.
+    #[must_use]
+    pub fn refusal(status: u16, origin: &'static str, refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal.clone()), ..Self::new(status, origin, refusal.message) }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: http::HeaderName, value: http::HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     /// `{http.error.status_text}`: the standard reason of the status, empty when it has none.

@@ -12,8 +12,11 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::error::HandlerError;
+use super::requested_model::Peeked;
 use super::stage::Stage;
 use crate::base::body::Body;
+use crate::llm::dialect::Dialect;
+use crate::llm::model_glob::ModelGlobs;
 
 pub type Response = http::Response<Body>;
 
@@ -79,7 +82,10 @@ pub struct Original {
 #[derive(Debug, Clone, Default)]
 pub struct User {
     pub id: String,
+    /// `{http.auth.user.NAME}`: team, app, tags, claims.
     pub metadata: Vec<(String, String)>,
+    /// Models that the caller may use; `None` = all.
+    pub models: Option<Arc<ModelGlobs>>,
 }
 
 /// Captures of a regular expression: `{http.regexp.NAME.N}` and, for the latest match, `{http.regexp.N}`.
@@ -155,6 +161,14 @@ pub struct Exchange {
     pub vars: SmallVec<[(Arc<str>, String); 4]>,
     pub captures: SmallVec<[Captures; 1]>,
     pub user: Option<User>,
+    /// Name of the token that a secret path stands for: access control takes it as presented.
+    pub vouched: Option<Arc<str>>,
+    /// The dialect that the caller speaks, where a handler knows it; else the path tells.
+    pub dialect: Option<Dialect>,
+    /// Set by handlers that are only for LLM traffic: errors are then told in a dialect on any path.
+    pub llm: bool,
+    /// The model that the body names, once it has been looked for.
+    pub(crate) peeked: Option<Peeked>,
     /// Headers set on the response before a handler writes it (`header` without defer). They come first; a handler's
     /// own headers are appended, as in Caddy (behaviour 10).
     pub early_headers: HeaderMap,
@@ -216,6 +230,10 @@ impl Exchange {
             vars: SmallVec::new(),
             captures: SmallVec::new(),
             user: None,
+            vouched: None,
+            dialect: None,
+            llm: false,
+            peeked: None,
             early_headers: HeaderMap::new(),
             server_header: true,
             stages: Vec::new(),
@@ -342,6 +360,23 @@ impl Exchange {
         match self.extra.iter_mut().find(|(n, _)| &**n == name) {
             Some(slot) => slot.1 = value,
             None => self.extra.push((Rc::from(name), value)),
+        }
+    }
+
+    /// The dialect that errors are told in; `None` where the request is no LLM traffic (errors are then as in Caddy).
+    ///
+    /// A path under `/api/` alone does not make LLM traffic: other applications have such paths too.
+    #[must_use]
+    pub fn error_dialect(&self) -> Option<Dialect> {
+        if self.dialect.is_some() {
+            return self.dialect;
+        }
+        let anthropic = || self.headers.contains_key("anthropic-version");
+        match Dialect::of_path(self.original.uri.path()) {
+            Some(Dialect::OpenAi) if anthropic() => Some(Dialect::Anthropic),
+            Some(Dialect::Ollama) if !self.llm => None,
+            None if self.llm => Some(if anthropic() { Dialect::Anthropic } else { Dialect::OpenAi }),
+            told => told,
         }
     }
 

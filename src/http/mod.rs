@@ -9,16 +9,19 @@
 
 pub mod body_filter;
 pub mod error;
+pub mod error_answer;
 pub mod exchange;
 pub mod glob;
 pub mod gunzip;
 pub mod handler;
 pub mod headers;
+pub mod hold;
 pub mod host;
 pub mod matcher;
 pub mod path;
 pub mod placeholder;
 pub mod regexp;
+pub mod requested_model;
 pub mod response_handler;
 pub mod response_matcher;
 pub mod rewrite;

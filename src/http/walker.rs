@@ -4,19 +4,18 @@
 //! answer falls through to what follows it; the end of everything is an empty 200. Errors go to the error routes of
 //! the innermost subroute entered so far, then outwards, then to the server's own (Caddy's rules, behaviours 45 to 48).
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::BodyExt;
 use smallvec::SmallVec;
 
 use super::error::HandlerError;
+use super::error_answer::error_response;
 use super::exchange::{Exchange, Response};
 use super::handler::{Flow, LocalFuture};
+use super::hold::hold_body;
 use super::matcher::Verdict;
 use super::route::{Handler, RouteList};
 use super::stage::Stage;
 use crate::base::body::Body;
-use crate::base::error::ProxyError;
 
 /// How an exchange ended.
 pub enum Outcome {
@@ -76,7 +75,7 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
             Flow::Next => {
                 // The end of an error route without an answer is the error's own status (Caddy's errorEmptyHandler).
                 let response = match ex.error.take() {
-                    Some(error) => error_response(&error),
+                    Some(error) => error_response(ex, &error),
                     None => {
                         let mut response = Response::new(Body::Empty);
                         response.extensions_mut().insert(Unhandled);
@@ -98,7 +97,7 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
                     ex.stages.clear();
                     // When the server's own error routes fail, the client gets the error that they ran for.
                     let error = ex.error.take().filter(|_| last_resort_ran).unwrap_or(error);
-                    let mut response = error_response(&error);
+                    let mut response = error_response(ex, &error);
                     response.extensions_mut().insert(DefaultErrorAnswer);
                     ex.error = Some(error);
                     merge_early(ex, &mut response);
@@ -251,29 +250,6 @@ async fn next_route(frame: &mut Frame<'_>, ex: &mut Exchange) -> Result<bool, Ha
     Ok(false)
 }
 
-/// Reads the request body into memory, at most `limit` bytes, so that a matcher can look at it and a retry resend it.
-pub async fn hold_body(ex: &mut Exchange, limit: usize) -> Result<(), HandlerError> {
-    let body = ex.body.take();
-    ex.body = match body {
-        Body::Stream(stream) => {
-            let collected = http_body_util::Limited::new(stream, limit).collect().await.map_err(|e| {
-                if e.is::<http_body_util::LengthLimitError>() {
-                    HandlerError::new(413, "body", "request body is larger than may be held")
-                } else if let Ok(cause) = e.downcast::<ProxyError>() {
-                    HandlerError::from_proxy("body", *cause)
-                } else {
-                    HandlerError::new(400, "body", "request body could not be read")
-                }
-            })?;
-            Body::Full(collected.to_bytes())
-        }
-        // Full even when empty: a matcher that asked knows by it that the body has been read.
-        Body::Empty => Body::Full(Bytes::new()),
-        full @ Body::Full(_) => full,
-    };
-    Ok(())
-}
-
 /// Merges early headers, then runs the stages registered after `floor`, last first.
 async fn finish(ex: &mut Exchange, mut response: Response, floor: usize) -> Result<Response, HandlerError> {
     merge_early(ex, &mut response);
@@ -309,22 +285,6 @@ fn merge_early(ex: &mut Exchange, response: &mut Response) {
         }
     }
     *response.headers_mut() = merged;
-}
-
-/// The answer to an error that no error route answered: its status, its own headers and body (empty as in Caddy
-/// unless the route has a dialect).
-#[must_use]
-pub fn error_response(error: &HandlerError) -> Response {
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in &error.headers {
-        response.headers_mut().insert(name.clone(), value.clone());
-    }
-    if let Some(answer) = &error.answer {
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-        *response.body_mut() = Body::Full(answer.body.clone());
-    }
-    response
 }
 
 #[cfg(test)]

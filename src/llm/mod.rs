@@ -1,6 +1,10 @@
 //! Room 1: what LLM APIs say on the wire. Owns: bodies, events and errors of the providers' formats, later usage and
 //! prices. Pure: no I/O, no clock. Must not know: HTTP handling, configuration.
 
+pub mod dialect;
 pub mod error_body;
+pub mod model_glob;
+pub mod multipart;
+pub mod peek;
 pub mod sample;
 pub mod sse;

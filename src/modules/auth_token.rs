@@ -8,7 +8,6 @@
 //!
 //! Tokens are compared in constant time over their digests, so that neither content nor length can be measured.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,12 +17,11 @@ use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::registry::{Directive, Doc, HandlerModule};
 use crate::config::types::{self, Module};
-use crate::http::error::{ErrorAnswer, HandlerError};
+use crate::http::error::{HandlerError, Refusal};
 use crate::http::exchange::Exchange;
 use crate::http::handler::{Flow, Step};
 use crate::http::placeholder::{Key, Template};
 use crate::http::route::Handler;
-use crate::llm::error_body;
 
 pub const DIRECTIVE: Directive = Directive {
     name: "auth_token",
@@ -97,12 +95,7 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
     for (i, token) in config.tokens.iter().enumerate() {
         digests.push(token_digest(token, cx).map_err(|e| e.within(i).within("tokens"))?);
     }
-    let refuse = |message| error_body::openai(message, "invalid_request_error", None, Some("invalid_api_key"));
-    Ok(Handler::Step(Box::new(Gate {
-        digests: digests.into(),
-        missing: refuse(MISSING),
-        incorrect: refuse(INCORRECT),
-    })))
+    Ok(Handler::Step(Box::new(Gate { digests: digests.into() })))
 }
 
 /// The digest of a configured token; a token in a file is read now, and the file watched.
@@ -133,9 +126,6 @@ const CREDENTIAL_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, X_API_KEY, A
 
 struct Gate {
     digests: Box<[[u8; 32]]>,
-    /// Ready bodies of the two refusals.
-    missing: Bytes,
-    incorrect: Bytes,
 }
 
 impl Step for Gate {
@@ -153,11 +143,11 @@ impl Step for Gate {
         if bool::from(known) {
             return Flow::Next;
         }
-        let (why, body) = if given { ("incorrect token", &self.incorrect) } else { ("missing token", &self.missing) };
-        let mut error = HandlerError::new(401, HANDLER.id, why);
-        error.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        error.answer = Some(ErrorAnswer { content_type: error_body::JSON, body: body.clone() });
-        Flow::Fail(error)
+        let message = if given { INCORRECT } else { MISSING };
+        let refusal = Refusal { message: message.into(), code: Some("invalid_api_key"), ..Refusal::default() };
+        let mut error = HandlerError::refusal(401, HANDLER.id, refusal);
+        error.message = if given { "incorrect token" } else { "missing token" }.into();
+        Flow::Fail(error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
 }
 
@@ -196,7 +186,7 @@ fn bearer(value: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::modules::testing::{compile, exchange, step};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn run(headers: &[(&'static str, &str)]) -> (Flow, Exchange) {
         let mut ex = exchange("POST", "/v1/chat/completions");
@@ -243,11 +233,10 @@ mod tests {
             let (Flow::Fail(error), ex) = run(headers) else { panic!("{headers:?} passed") };
             assert_eq!(error.status, 401);
             assert_eq!(error.headers, [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))]);
-            let body = error.answer.unwrap().body;
-            let read: Value = serde_json::from_slice(&body).unwrap();
-            assert!(read["error"]["message"].as_str().unwrap().starts_with(text), "{headers:?}");
-            assert_eq!(read["error"]["code"], "invalid_api_key");
-            assert!(!read.to_string().contains("firs"));
+            let refusal = error.refusal.unwrap();
+            assert!(refusal.message.starts_with(text), "{headers:?}");
+            assert_eq!(refusal.code, Some("invalid_api_key"));
+            assert!(!refusal.message.contains("firs"));
             assert!(!ex.headers.contains_key(header::AUTHORIZATION));
         }
     }

@@ -242,7 +242,7 @@ impl AsyncHandler for BasicAuth {
             if let Some((user, password)) = credentials(&ex.headers)
                 && self.admits(&user, password).await
             {
-                ex.user = Some(User { id: user, metadata: Vec::new() });
+                ex.user = Some(User { id: user, ..User::default() });
                 return Flow::Next;
             }
             // Set early, so that an answer of `handle_errors` asks for credentials too.

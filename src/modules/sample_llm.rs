@@ -25,8 +25,8 @@ use crate::config::registry::{Directive, Doc, HandlerModule};
 use crate::config::types::{self, Module, is_false, is_zero};
 use crate::http::exchange::{Exchange, Response};
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
+use crate::http::hold::hold_body;
 use crate::http::route::Handler;
-use crate::http::walker;
 use crate::llm::sample::{self, ChatRequest, EmbeddingsRequest};
 
 pub const DIRECTIVE: Directive = Directive {
@@ -160,7 +160,7 @@ impl Sample {
 }
 
 async fn body<T: serde::de::DeserializeOwned>(ex: &mut Exchange) -> Result<T, Response> {
-    if let Err(error) = walker::hold_body(ex, MAX_BODY).await {
+    if let Err(error) = hold_body(ex, MAX_BODY).await {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
         return Err(failure(status, "invalid_request_error", None, &error.message));
     }

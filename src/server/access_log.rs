@@ -261,6 +261,10 @@ fn write_error(
     line.duration("duration", elapsed);
     line.number("status", error.status.into());
     line.text("err_id", &error_id());
+    // The client was told this one.
+    if let Some(id) = ex.id.get() {
+        line.text("request_id", id);
+    }
     line.text("err_trace", error.origin);
 }
 

@@ -97,12 +97,13 @@ pub fn block(
 
 /// A route value with what sorting needs; gives back a value of another class.
 pub fn place(directive: &'static str, value: ConfigValue, node: &Node) -> Result<Placed, ConfigValue> {
-    let value = match value {
-        ConfigValue::Route(route) => RouteValue::One(route),
-        ConfigValue::Routes(routes) => RouteValue::Kept(routes),
+    let (value, before) = match value {
+        ConfigValue::Route(route) => (RouteValue::One(route), None),
+        ConfigValue::RouteBefore(other, route) => (RouteValue::One(route), Some(other)),
+        ConfigValue::Routes(routes) => (RouteValue::Kept(routes), None),
         other => return Err(other),
     };
-    Ok(Placed { directive, position: 0, value, span: Some(node.span()) })
+    Ok(Placed { directive, before, position: 0, value, span: Some(node.span()) })
 }
 
 fn parse(
@@ -141,7 +142,7 @@ fn mark_places(values: &mut [ConfigValue], node: &Node) {
     let mark = |route: &mut Route| route.handlers.iter_mut().for_each(|handler| spans::mark(handler, span));
     for value in values {
         match value {
-            ConfigValue::Route(route) => mark(route),
+            ConfigValue::Route(route) | ConfigValue::RouteBefore(_, route) => mark(route),
             ConfigValue::Routes(routes) => routes.iter_mut().for_each(mark),
             ConfigValue::ErrorRoute(subroute) => subroute.routes.iter_mut().for_each(mark),
             ConfigValue::Bind { .. } | ConfigValue::AccessLog(_) | ConfigValue::Tls(_) => {}

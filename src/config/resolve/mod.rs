@@ -176,7 +176,7 @@ fn read_site(block: &SiteBlock, sources: &SourceMap, log_counter: &mut usize, cx
                     site.access_logs.push((access, node.span()));
                 }
                 Err(ConfigValue::Tls(value)) => site.tls.push((value, node.span())),
-                Err(ConfigValue::Route(_) | ConfigValue::Routes(_)) => {}
+                Err(ConfigValue::Route(_) | ConfigValue::RouteBefore(..) | ConfigValue::Routes(_)) => {}
             }
         }
         site.invoked.append(&mut cx.invoked);

@@ -51,7 +51,7 @@ mod tests {
         if !paths.is_empty() {
             route.matcher_sets = vec![MatcherSet::from_iter([("path".to_owned(), json!(paths))])];
         }
-        Placed { directive, position, value: RouteValue::One(route), span: None }
+        Placed { directive, before: None, position, value: RouteValue::One(route), span: None }
     }
 
     fn order(mut items: Vec<Placed>) -> String {

@@ -12,6 +12,8 @@ use crate::config::types::{MatcherSet, Route, Subroute, handler};
 pub struct Placed {
     /// Name that counts for order and exclusion (`handle` for `handle_path`).
     pub directive: &'static str,
+    /// The directive that it runs before, instead of where its own stands.
+    pub before: Option<&'static str>,
     /// Place in the directive order; set before sorting.
     pub position: usize,
     pub value: RouteValue,
@@ -33,8 +35,10 @@ const EXCLUSIVE: [&str; 3] = ["handle", "rewrite", "root"];
 pub fn build(routes: &mut [Placed], cx: &mut FileCx<'_>, sort: bool) -> Subroute {
     if sort {
         for item in routes.iter_mut() {
-            match cx.order.iter().position(|name| name == item.directive) {
-                Some(position) => item.position = position,
+            let name = item.before.unwrap_or(item.directive);
+            match cx.order.iter().position(|n| n == name) {
+                // Doubled, so that there is a place before each.
+                Some(position) => item.position = 2 * position + usize::from(item.before.is_none()),
                 None => cx.diagnostics.push(unordered(item.directive, item.span)),
             }
         }

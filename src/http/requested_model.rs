@@ -1,0 +1,323 @@
+//! Which model a request asks for: from its path, its query, or its body, read within a bound.
+//!
+//! What rights, limits and routes are decided by must be what the upstream will act on: a name that could be read in
+//! two ways is refused, not guessed.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{Method, header};
+
+use super::error::{HandlerError, Refusal};
+use super::exchange::Exchange;
+use crate::base::body::Body;
+use crate::llm::multipart;
+use crate::llm::peek::{self, Flaw};
+
+/// Bytes of a body that are read to find its model, unless something else is said. Providers take up to 50 MB with
+/// files inside the JSON.
+pub const DEFAULT_LIMIT: usize = 64 << 20;
+
+/// Longest model name that is taken for one.
+const MAX_NAME: usize = 512;
+
+/// The answer to "which model?".
+#[derive(Debug)]
+pub enum ModelOf {
+    Named(Rc<str>),
+    /// The request names none, or not in a way that is understood.
+    NotTold,
+    /// The body must be held first ([`super::hold::hold_body`]), at most this many bytes; then ask again.
+    NeedBody(usize),
+    /// Cannot be told for sure: a refusal in the caller's dialect.
+    Bad(HandlerError),
+}
+
+/// What the body said, kept with the body it is true for.
+#[derive(Debug, Clone)]
+pub struct Peeked {
+    body: Bytes,
+    found: Option<Rc<str>>,
+}
+
+/// Where the body names the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A JSON value, quotes included.
+    Json(std::ops::Range<usize>),
+    /// The content of a multipart part.
+    Part(std::ops::Range<usize>),
+}
+
+impl Exchange {
+    /// The model that the request asks for. `limit`: bytes of body to read for it.
+    pub fn requested_model(&mut self, limit: usize) -> ModelOf {
+        match model_in_uri(&self.uri) {
+            Some(name) => return ModelOf::Named(name.as_ref().into()),
+            None if !may_have_model(&self.method) => return ModelOf::NotTold,
+            None => {}
+        }
+        let form = Form::of(self);
+        if form == Form::Opaque {
+            return ModelOf::NotTold;
+        }
+        let body = match &self.body {
+            Body::Empty => return ModelOf::NotTold,
+            Body::Stream(_) => return ModelOf::NeedBody(limit),
+            Body::Full(body) => body,
+        };
+        // The same bytes are the same allocation: it is kept alive here.
+        if let Some(peeked) = &self.peeked
+            && std::ptr::eq(peeked.body.as_ref(), body.as_ref())
+        {
+            return peeked.found.clone().map_or(ModelOf::NotTold, ModelOf::Named);
+        }
+        let found = match locate(body, &form, self.uri.path()) {
+            Ok(None) => None,
+            Ok(Some(place)) => match text(body, &place) {
+                Ok(name) => name.map(|n| Rc::from(n.as_ref())),
+                Err(why) => return ModelOf::Bad(refuse(why)),
+            },
+            Err(why) => return ModelOf::Bad(refuse(why)),
+        };
+        self.peeked = Some(Peeked { body: body.clone(), found: found.clone() });
+        found.map_or(ModelOf::NotTold, ModelOf::Named)
+    }
+
+    /// Where the held body names the model; `None` when it does not, or is not held.
+    #[must_use]
+    pub fn model_place(&self) -> Option<Place> {
+        let Body::Full(body) = &self.body else { return None };
+        locate(body, &Form::of(self), self.uri.path()).ok().flatten()
+    }
+
+    /// Puts another body in the place of the client's, with its length.
+    pub fn replace_body(&mut self, body: Bytes) {
+        self.headers.remove(header::TRANSFER_ENCODING);
+        self.headers.insert(header::CONTENT_LENGTH, body.len().into());
+        self.peeked = None;
+        self.body = Body::Full(body);
+    }
+}
+
+/// Methods whose body may name a model.
+fn may_have_model(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// How a body is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// Taken for JSON if it is: what curl and scripts send without thinking of the type.
+    Unsaid,
+    Multipart(String),
+    /// Compressed, or of a type that names no model.
+    Opaque,
+}
+
+impl Form {
+    fn of(ex: &Exchange) -> Self {
+        let encoding = ex.headers.get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Self::Opaque;
+        }
+        let mut types = ex.headers.get_all(header::CONTENT_TYPE).iter();
+        let Some(content_type) = types.next().and_then(|v| v.to_str().ok()) else { return Self::Unsaid };
+        if types.next().is_some() {
+            return Self::Unsaid;
+        }
+        let kind = content_type.split(';').next().unwrap_or("").trim();
+        if is_json(kind) {
+            return Self::Json;
+        }
+        if let Some(boundary) = multipart::boundary(content_type) {
+            return Self::Multipart(boundary.to_owned());
+        }
+        let plain = ["", "text/plain", "application/x-www-form-urlencoded", "*/*"];
+        if plain.iter().any(|p| kind.eq_ignore_ascii_case(p)) { Self::Unsaid } else { Self::Opaque }
+    }
+}
+
+fn is_json(kind: &str) -> bool {
+    let suffix = kind.len().checked_sub(5).and_then(|at| kind.get(at..));
+    kind.eq_ignore_ascii_case("application/json")
+        || kind.eq_ignore_ascii_case("text/json")
+        || suffix.is_some_and(|s| s.eq_ignore_ascii_case("+json"))
+}
+
+/// Why a body's model cannot be told.
+enum Why {
+    NotJson,
+    Twice,
+    TooDeep,
+    NotText,
+    BadForm,
+}
+
+fn locate(body: &[u8], form: &Form, path: &str) -> Result<Option<Place>, Why> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let flaw = |flaw| match flaw {
+        Flaw::Duplicate => Err(Why::Twice),
+        Flaw::TooDeep => Err(Why::TooDeep),
+        // Upstreams may read it all the same, and then not as JSON.
+        Flaw::Malformed(_) | Flaw::NotAnObject if *form == Form::Unsaid => Ok(None),
+        Flaw::Malformed(_) => Err(Why::NotJson),
+        Flaw::NotAnObject => Ok(None),
+    };
+    match form {
+        Form::Opaque => Ok(None),
+        Form::Multipart(boundary) => match multipart::part(body, boundary, "model") {
+            Ok(range) => Ok(range.map(Place::Part)),
+            Err(Flaw::Duplicate) => Err(Why::Twice),
+            Err(_) => Err(Why::BadForm),
+        },
+        // Older Ollama clients say `name`; `model` counts when both are there.
+        Form::Json | Form::Unsaid if names_by_name(path) => match peek::top_level(body, ["model", "name"]) {
+            Ok([model, name]) => Ok(model.or(name).map(Place::Json)),
+            Err(f) => flaw(f),
+        },
+        Form::Json | Form::Unsaid => match peek::top_level(body, ["model"]) {
+            Ok([model]) => Ok(model.map(Place::Json)),
+            Err(f) => flaw(f),
+        },
+    }
+}
+
+fn names_by_name(path: &str) -> bool {
+    ["/api/show", "/api/delete", "/api/pull", "/api/push", "/api/create"].iter().any(|end| path.ends_with(end))
+}
+
+fn text<'b>(body: &'b [u8], place: &Place) -> Result<Option<Cow<'b, str>>, Why> {
+    let name = match place {
+        Place::Part(range) => Cow::Borrowed(std::str::from_utf8(&body[range.clone()]).map_err(|_| Why::NotText)?),
+        Place::Json(range) => match &body[range.clone()] {
+            b"null" => return Ok(None),
+            value @ [b'"', inner @ .., _] => match std::str::from_utf8(inner) {
+                Ok(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+                _ => Cow::Owned(serde_json::from_slice::<String>(value).map_err(|_| Why::NotText)?),
+            },
+            _ => return Err(Why::NotText),
+        },
+    };
+    if name.len() > MAX_NAME { Err(Why::NotText) } else { Ok(Some(name)) }
+}
+
+fn refuse(why: Why) -> HandlerError {
+    let (message, param) = match why {
+        Why::NotJson => ("We could not parse the JSON body of your request. The API expects a JSON payload.", None),
+        Why::Twice => ("The request names its model more than once.", Some("model")),
+        Why::TooDeep => ("The JSON body of your request is nested too deeply.", None),
+        Why::NotText => ("`model` must be a string of at most 512 bytes.", Some("model")),
+        Why::BadForm => ("We could not read the multipart body of your request.", None),
+    };
+    HandlerError::refusal(400, "model", Refusal { message: message.into(), param, ..Refusal::default() })
+}
+
+/// The model that a path or a query names: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method`, and
+/// `?model=` of realtime connections.
+fn model_in_uri(uri: &http::Uri) -> Option<Cow<'_, str>> {
+    let path = uri.path();
+    let raw = if let Some((_, rest)) = path.split_once("/openai/deployments/") {
+        rest.split('/').next()?
+    } else if let Some((_, rest)) = path.split_once("/v1beta/models/") {
+        rest.split(':').next()?
+    } else if let Some((_, rest)) = path.split_once("/v1/models/") {
+        // Ids may hold `/` and `:`.
+        rest
+    } else if path.ends_with("/realtime") {
+        let query = uri.query()?;
+        return query_value(query, "model").filter(|name| !name.is_empty());
+    } else {
+        return None;
+    };
+    let name = percent_encoding::percent_decode_str(raw).decode_utf8().ok()?;
+    (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
+}
+
+fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == name)?.1;
+    percent_encoding::percent_decode_str(value).decode_utf8().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::testing::exchange;
+    use super::*;
+
+    fn ask(path: &str, content_type: &str, body: &'static str) -> ModelOf {
+        let mut ex = exchange("POST", path, &[("content-type", content_type)]);
+        ex.body = Body::from(body);
+        ex.requested_model(1 << 20)
+    }
+
+    fn named(found: ModelOf) -> Option<String> {
+        match found {
+            ModelOf::Named(name) => Some(name.to_string()),
+            ModelOf::NotTold => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const JSON: &str = "application/json; charset=utf-8";
+
+    #[test]
+    fn the_body_names_it() {
+        assert_eq!(named(ask("/v1/chat/completions", JSON, r#"{"messages":[],"model":"a\/b"}"#)), Some("a/b".into()));
+        assert_eq!(named(ask("/x", "application/x-www-form-urlencoded", r#"{"model":"m"}"#)), Some("m".into()));
+        assert_eq!(named(ask("/x", "text/plain", "a=b")), None);
+        assert_eq!(named(ask("/x", JSON, "[1]")), None);
+        assert_eq!(named(ask("/x", JSON, r#"{"model":null}"#)), None);
+        assert_eq!(named(ask("/x", "audio/wav", r#"{"model":"m"}"#)), None);
+        assert_eq!(named(ask("/api/show", JSON, r#"{"name":"n"}"#)), Some("n".into()));
+        assert_eq!(named(ask("/api/show", JSON, r#"{"name":"n","model":"m"}"#)), Some("m".into()));
+        assert_eq!(named(ask("/v1/chat/completions", JSON, r#"{"name":"n"}"#)), None);
+        let form = "--B\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--B--\r\n";
+        let kind = "multipart/form-data; boundary=B";
+        assert_eq!(named(ask("/v1/audio/transcriptions", kind, form)), Some("whisper-1".into()));
+    }
+
+    #[test]
+    fn paths_and_queries_name_it() {
+        for (uri, name) in [
+            ("/v1/models/meta%2Fllama:8b", Some("meta/llama:8b")),
+            ("/p/v1/models/meta/llama", Some("meta/llama")),
+            ("/v1/models", None),
+            ("/v1/models/", None),
+            ("/openai/deployments/d1/chat/completions?api-version=1", Some("d1")),
+            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", Some("gemini-2.5-pro")),
+            ("/v1/realtime?x=1&model=gpt-realtime", Some("gpt-realtime")),
+            ("/v1/realtime", None),
+            ("/v1/chat/completions?model=x", None),
+        ] {
+            let mut ex = exchange("GET", uri, &[]);
+            assert_eq!(named(ex.requested_model(1)).as_deref(), name, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_two_could_read_differently_is_refused() {
+        for body in [r#"{"model":"a","Model":"b"}"#, r#"{"model":5}"#, r#"{"model":"a""#, "{\"model\":\"\\ud800\"}"] {
+            let ModelOf::Bad(error) = ask("/v1/chat/completions", JSON, body) else { panic!("{body} passed") };
+            assert_eq!(error.status, 400, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_held_is_asked_for_and_a_new_one_is_read_anew() {
+        let mut ex = exchange("POST", "/v1/chat/completions", &[("content-type", JSON)]);
+        ex.body = Body::stream(http_body_util::Full::new(Bytes::from("{}")).map_err(|never| match never {}));
+        assert!(matches!(ex.requested_model(7), ModelOf::NeedBody(7)));
+        ex.replace_body(Bytes::from_static(br#"{"model":"a"}"#));
+        assert_eq!(ex.headers["content-length"], "13");
+        assert_eq!(named(ex.requested_model(7)), Some("a".into()));
+        assert_eq!(ex.model_place(), Some(Place::Json(9..12)));
+        ex.body = Body::from(r#"{"model":"b"}"#);
+        assert_eq!(named(ex.requested_model(7)), Some("b".into()));
+    }
+
+    use http_body_util::BodyExt;
+}
