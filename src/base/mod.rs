@@ -5,5 +5,6 @@ pub mod body;
 pub mod diagnostic;
 pub mod env;
 pub mod error;
+pub mod password;
 pub mod span;
 pub mod units;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Runtime;
-use crate::base::diagnostic::{Diagnostic, without_repeats};
+use crate::base::diagnostic::{Diagnostic, Severity, without_repeats};
 use crate::base::env::{self, Env};
 use crate::base::span::{SourceMap, Span};
 use crate::config::compile_cx::CompileError;
@@ -83,8 +83,13 @@ pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Run
     let mut loaded = load_config(source, registry);
     let Some(config) = &loaded.config else { return (None, loaded) };
     match super::compile(config, registry) {
-        Ok(runtime) => {
+        Ok(mut runtime) => {
             loaded.watched.extend(runtime.watched.iter().cloned());
+            let advice = std::mem::take(&mut runtime.advice);
+            let found =
+                advice.into_iter().map(|a| Diagnostic { severity: Severity::Warning, ..diagnose(a, &loaded.spans) });
+            let found: Vec<_> = found.collect();
+            loaded.diagnostics.extend(found);
             let advice = super::lints::check(config, &loaded.sources, &|pointer| place(&loaded.spans, pointer));
             loaded.diagnostics.extend(advice);
             (Some(runtime), loaded)

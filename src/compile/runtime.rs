@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::ListenAddr;
+use crate::config::compile_cx::CompileError;
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
 use crate::telemetry::access::AccessLogs;
@@ -21,6 +22,8 @@ pub struct Runtime {
     pub logs: Logs,
     /// Files that compiling read (certificates, keys): watched beside the configuration itself.
     pub watched: Vec<PathBuf>,
+    /// What compiling found that is probably not meant.
+    pub advice: Vec<CompileError>,
     /// How long to wait for open requests at shutdown; `None` = as long as they take.
     pub grace_period: Option<Duration>,
     /// How long to go on serving after a shutdown was asked for.

@@ -50,6 +50,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
         return Err(cx.errors);
     }
     runtime.watched = std::mem::take(&mut cx.watched);
+    runtime.advice = std::mem::take(&mut cx.advice);
     Ok(runtime)
 }
 

@@ -60,6 +60,8 @@ pub struct CompileCx<'a> {
     pub registry: &'a Registry,
     /// All errors found so far, with absolute pointers.
     pub errors: Vec<CompileError>,
+    /// What runs but is probably not meant, told as warnings; pointers as in `errors`.
+    pub advice: Vec<CompileError>,
     /// Current JSON pointer.
     path: Vec<String>,
     groups: BTreeMap<String, u32>,
@@ -76,6 +78,7 @@ impl<'a> CompileCx<'a> {
         Self {
             registry,
             errors: Vec::new(),
+            advice: Vec::new(),
             path: Vec::new(),
             groups: BTreeMap::new(),
             named: BTreeMap::new(),
@@ -94,10 +97,21 @@ impl<'a> CompileCx<'a> {
     }
 
     /// Notes an error at the current place.
-    pub fn report(&mut self, mut error: CompileError) {
+    pub fn report(&mut self, error: CompileError) {
+        let error = self.placed(error);
+        self.errors.push(error);
+    }
+
+    /// Notes a warning at the current place.
+    pub fn advise(&mut self, advice: CompileError) {
+        let advice = self.placed(advice);
+        self.advice.push(advice);
+    }
+
+    fn placed(&self, mut error: CompileError) -> CompileError {
         let here: String = self.path.iter().map(|s| format!("/{}", s.replace('~', "~0").replace('/', "~1"))).collect();
         error.pointer = here + &error.pointer;
-        self.errors.push(error);
+        error
     }
 
     pub fn compile_routes(&mut self, routes: &[types::Route]) -> RouteList {

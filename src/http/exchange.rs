@@ -88,6 +88,17 @@ pub struct User {
     pub models: Option<Arc<ModelGlobs>>,
 }
 
+impl User {
+    /// The id, or a thing known about the caller.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        match name {
+            "id" => Some(&self.id),
+            name => self.metadata.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str()),
+        }
+    }
+}
+
 /// Captures of a regular expression: `{http.regexp.NAME.N}` and, for the latest match, `{http.regexp.N}`.
 #[derive(Debug, Clone)]
 pub struct Captures {

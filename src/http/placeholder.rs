@@ -315,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn the_caller_by_either_name() {
+        let mut ex = exchange("GET", "/", &[]);
+        let render = |ex: &_, text: &str| Template::parse(text).render(ex, Unknown::Literal).into_owned();
+        assert_eq!(render(&ex, "[{auth.id}{auth.team}]{http.auth.user.id}"), "[]{http.auth.user.id}");
+        let metadata = [("team", "core"), ("tag.cost", "42"), ("sub", "u1")].map(|(k, v)| (k.into(), v.into()));
+        let user = crate::http::exchange::User { id: "ide".into(), metadata: metadata.into(), ..Default::default() };
+        ex.user = Some(user);
+        assert_eq!(render(&ex, "{auth.id} {auth.team} {auth.tag.cost} {auth.claim.sub} {auth.app}"), "ide core 42 u1 ");
+        assert_eq!(render(&ex, "{http.auth.user.id} {http.auth.user.team}"), "ide core");
+    }
+
+    #[test]
     fn parts_of_the_request() {
         let cases = [
             ("{http.request.uri}", "/p/q%20r.tar.gz?b=2&c=3&c=4%26"),

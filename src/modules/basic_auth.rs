@@ -10,22 +10,17 @@
 //! `{http.auth.user.id}`; others get 401 and are asked. An unknown name costs as much time as a wrong password. Hashing
 //! runs beside the workers, a few at a time; a password that was right is remembered, as a keyed digest, in a small cache.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use argon2::Argon2;
-use argon2::password_hash::PasswordVerifier;
-use argon2::password_hash::phc::PasswordHash;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::Sha256;
-use tokio::sync::Semaphore;
 
 use crate::base::diagnostic::Diagnostic;
+use crate::base::password::{Algorithm, Busy, Hashing, Remembered};
 use crate::config::compile_cx::{CompileCx, CompileError, read, read_value};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::registry::{Directive, Doc, HandlerModule};
@@ -155,15 +150,15 @@ fn compile_basic(value: &Value) -> Result<Handler, CompileError> {
         }
     }
     let realm = if config.realm.is_empty() { "restricted" } else { &config.realm };
-    let cache = config.hash_cache.is_some().then(Cache::new).transpose()?;
-    let limit = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cache = config.hash_cache.is_some().then(Remembered::new).transpose();
+    let cache = cache.map_err(|_| CompileError::new("no-randomness", "the system gives no random bytes"))?;
     Ok(Handler::Async(Box::new(BasicAuth {
         algorithm,
         accounts,
         costly,
         challenge: safe_value(&format!("Basic realm=\"{realm}\"")),
         cache,
-        hashing: Arc::new(Semaphore::new(limit)),
+        hashing: Hashing::default(),
     })))
 }
 
@@ -185,65 +180,28 @@ fn compile_account(account: &Account, algorithm: Algorithm) -> Result<(String, A
     if algorithm.accepts(&hash) { Ok((user, hash.into())) } else { Err(bad().within("password")) }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Algorithm {
-    Bcrypt,
-    Argon2id,
-}
-
-impl Algorithm {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "bcrypt" => Some(Self::Bcrypt),
-            "argon2id" => Some(Self::Argon2id),
-            _ => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bcrypt => "bcrypt",
-            Self::Argon2id => "argon2id",
-        }
-    }
-
-    fn accepts(self, hash: &str) -> bool {
-        match self {
-            Self::Bcrypt => hash.parse::<bcrypt::HashParts>().is_ok(),
-            Self::Argon2id => hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok(),
-        }
-    }
-
-    /// Takes tens to hundreds of milliseconds.
-    fn verify(self, password: &[u8], hash: &str) -> bool {
-        match self {
-            Self::Bcrypt => bcrypt::verify(password, hash).unwrap_or(false),
-            Self::Argon2id => {
-                PasswordHash::new(hash).is_ok_and(|parsed| Argon2::default().verify_password(password, &parsed).is_ok())
-            }
-        }
-    }
-}
-
 struct BasicAuth {
     algorithm: Algorithm,
     accounts: HashMap<String, Arc<str>>,
     /// Compared against for unknown names, so that they take as long; `None` when there is no account at all.
     costly: Option<Arc<str>>,
     challenge: HeaderValue,
-    cache: Option<Cache>,
-    /// Bounds the hashing that strangers can cause at one time.
-    hashing: Arc<Semaphore>,
+    cache: Option<Remembered>,
+    hashing: Hashing,
 }
 
 impl AsyncHandler for BasicAuth {
     fn call<'a>(&'a self, ex: &'a mut Exchange) -> LocalFuture<'a, Flow> {
         Box::pin(async move {
-            if let Some((user, password)) = credentials(&ex.headers)
-                && self.admits(&user, password).await
-            {
-                ex.user = Some(User { id: user, ..User::default() });
-                return Flow::Next;
+            if let Some((user, password)) = credentials(&ex.headers) {
+                match self.admits(&user, password).await {
+                    Ok(true) => {
+                        ex.user = Some(User { id: user, ..User::default() });
+                        return Flow::Next;
+                    }
+                    Ok(false) => {}
+                    Err(Busy) => return Flow::Fail(HandlerError::new(503, HANDLER.id, "too many passwords to check")),
+                }
             }
             // Set early, so that an answer of `handle_errors` asks for credentials too.
             ex.early_headers.insert(header::WWW_AUTHENTICATE, self.challenge.clone());
@@ -253,23 +211,21 @@ impl AsyncHandler for BasicAuth {
 }
 
 impl BasicAuth {
-    async fn admits(&self, user: &str, password: Vec<u8>) -> bool {
+    async fn admits(&self, user: &str, password: Vec<u8>) -> Result<bool, Busy> {
         let known = self.accounts.get(user);
-        let Some(hash) = known.or(self.costly.as_ref()) else { return false };
+        let Some(hash) = known.or(self.costly.as_ref()) else { return Ok(false) };
         let digest = self.cache.as_ref().map(|cache| cache.digest(hash, &password));
         if let (Some(cache), Some(digest), Some(_)) = (&self.cache, &digest, known)
             && cache.knows(digest)
         {
-            return true;
+            return Ok(true);
         }
-        let Ok(_permit) = self.hashing.acquire().await else { return false };
-        let (algorithm, hash) = (self.algorithm, Arc::clone(hash));
-        let right = tokio::task::spawn_blocking(move || algorithm.verify(&password, &hash)).await.unwrap_or(false);
+        let right = self.hashing.verify(self.algorithm, password, Arc::clone(hash)).await?;
         let admitted = right && known.is_some();
         if let (true, Some(cache), Some(digest)) = (admitted, &self.cache, digest) {
             cache.remember(digest);
         }
-        admitted
+        Ok(admitted)
     }
 }
 
@@ -284,44 +240,6 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let colon = decoded.iter().position(|b| *b == b':')?;
     let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
     Some((user, decoded[colon + 1..].to_vec()))
-}
-
-/// Keyed digests of passwords that were right: neither the passwords nor anything to test guesses against elsewhere.
-struct Cache {
-    key: [u8; 32],
-    known: Mutex<HashSet<[u8; 32]>>,
-}
-
-impl Cache {
-    const CAPACITY: usize = 1000;
-
-    fn new() -> Result<Self, CompileError> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|_| CompileError::new("no-randomness", "the system gives no random bytes"))?;
-        Ok(Self { key, known: Mutex::default() })
-    }
-
-    fn digest(&self, hash: &str, password: &[u8]) -> [u8; 32] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return [0; 32] };
-        mac.update(&(hash.len() as u64).to_le_bytes());
-        mac.update(hash.as_bytes());
-        mac.update(password);
-        mac.finalize().into_bytes().into()
-    }
-
-    fn knows(&self, digest: &[u8; 32]) -> bool {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
-    }
-
-    fn remember(&self, digest: [u8; 32]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::CAPACITY {
-            // Full only with very many users: starting anew costs one hashing each.
-            known.clear();
-        }
-        known.insert(digest);
-    }
 }
 
 #[cfg(test)]
@@ -382,7 +300,7 @@ mod tests {
     fn argon2id() {
         use argon2::password_hash::PasswordHasher;
         let params = argon2::Params::new(64, 1, 1, None).unwrap();
-        let hasher = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        let hasher = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let hash = hasher.hash_password(b"secret").unwrap().to_string();
         check(&*gate("argon2id", &hash));
     }

@@ -13,6 +13,7 @@ use crate::config::compile_cx::{CompileError, read_value};
 use crate::config::directive_cx::{DirectiveCx, Parsed};
 use crate::config::registry::MatcherModule;
 use crate::http::exchange::{Exchange, contains};
+use crate::http::ip_range::{self, PRIVATE_RANGES};
 use crate::http::matcher::{Matcher, Verdict};
 use crate::http::placeholder::Template;
 use crate::syntax::tree::Node;
@@ -22,9 +23,6 @@ pub const REMOTE: MatcherModule =
 
 pub const CLIENT: MatcherModule =
     MatcherModule { id: "client_ip", parse, compile: |value, _| compile(value, Exchange::client_ip) };
-
-/// What `private_ranges` stands for, as Caddy writes it.
-const PRIVATE_RANGES: [&str; 6] = ["192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.1/8", "fd00::/8", "::1"];
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,10 +74,7 @@ fn read_range(written: &str) -> Result<IpNet, CompileError> {
     if text.contains('%') {
         return Err(CompileError::not_supported("an IP range with a zone"));
     }
-    if text.contains('/') {
-        return text.parse().map_err(|_| invalid());
-    }
-    text.parse().map(|ip: IpAddr| IpNet::from(ip)).map_err(|_| invalid())
+    ip_range::parse(text).ok_or_else(invalid)
 }
 
 struct MatchIp {

@@ -173,7 +173,8 @@ impl Record {
             credentials: ex.server.log_credentials,
             started: ex.started,
             bytes_read: Rc::clone(&ex.bytes_read),
-            user_id: ex.user.as_mut().map(|u| std::mem::take(&mut u.id)).unwrap_or_default(),
+            // Cloned, as fields worked out at the end may show it too.
+            user_id: ex.user.as_ref().map(|u| u.id.clone()).unwrap_or_default(),
             deferred: note.fields.iter().any(|(_, f)| !matches!(f, LogField::Text(_))).then(|| Box::new(ex)),
             note,
             status,

@@ -11,6 +11,7 @@ use crate::config::directive_cx::{FileCx, Parsed};
 use crate::config::read::Line;
 use crate::config::read::line::suggest;
 use crate::config::types::{Module, Server, ServerLogs};
+use crate::http::ip_range::PRIVATE_RANGES;
 use crate::syntax::token::Token;
 
 const OPTIONS: &[&str] = &[
@@ -36,8 +37,6 @@ const OPTIONS: &[&str] = &[
     "trace",
 ];
 const PROTOCOLS: &[&str] = &["h1", "h2", "h2c", "h3"];
-/// What `private_ranges` stands for.
-const PRIVATE_RANGES: [&str; 6] = ["192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.1/8", "fd00::/8", "::1"];
 
 /// One `servers` block.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

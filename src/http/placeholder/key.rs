@@ -50,6 +50,8 @@ pub enum Key {
     Error(ErrorPart),
     UserId,
     UserMetadata(Box<str>),
+    /// `auth.NAME`: the same for configurations written for llmproxy: empty, not unknown, when there is no such thing.
+    Auth(Box<str>),
     Upstream(UpstreamPart),
     UpstreamHeader(HeaderName),
     /// The response that `intercept` routes look at.
@@ -161,6 +163,10 @@ impl Key {
 fn parse_known(name: &str) -> Option<Key> {
     if let Some(rest) = name.strip_prefix("http.") {
         return parse_http(rest);
+    }
+    if let Some(rest) = name.strip_prefix("auth.") {
+        // A claim of a JWT goes by its own name, as in `http.auth.user.CLAIM`.
+        return Some(Key::Auth(rest.strip_prefix("claim.").unwrap_or(rest).into()));
     }
     if let Some(rest) = name.strip_prefix("env.") {
         return Some(Key::Fixed(fixed::env(rest).into()));

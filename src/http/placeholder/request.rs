@@ -69,10 +69,8 @@ impl Key {
             Self::Capture { name, group } => Cow::Borrowed(capture(ex, name.as_deref(), group)?),
             Self::Error(part) => error(ex, *part)?,
             Self::UserId => Cow::Borrowed(&ex.user.as_ref()?.id),
-            Self::UserMetadata(name) => {
-                let (_, value) = ex.user.as_ref()?.metadata.iter().find(|(n, _)| **n == **name)?;
-                Cow::Borrowed(value)
-            }
+            Self::UserMetadata(name) => Cow::Borrowed(ex.user.as_ref()?.get(name)?),
+            Self::Auth(name) => Cow::Borrowed(ex.user.as_ref().map_or("", |user| user.get(name).unwrap_or(""))),
             Self::Upstream(part) => upstream(ex, *part)?,
             Self::UpstreamHeader(name) => {
                 known_header(ex.upstream.as_ref()?.headers.as_ref().or(Some(held_headers(ex)?))?, name)?

@@ -11,6 +11,7 @@ use crate::config::directive_cx::{DirectiveCx, Parsed};
 use crate::config::response_handler::Responses;
 use crate::config::types::{self, Module};
 use crate::http::headers::{DefaultOnRequest, HeaderOps};
+use crate::http::ip_range::PRIVATE_RANGES;
 use crate::syntax::token::Token;
 use crate::syntax::tree::Node;
 
@@ -38,9 +39,6 @@ const OPTIONS: &[&str] = &[
     "replace_status",
     "verbose_logs",
 ];
-
-/// What `private_ranges` stands for.
-const PRIVATE_RANGES: [&str; 6] = ["192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.1/8", "fd00::/8", "::1"];
 
 /// State of one directive while its lines are read.
 struct Reader<'n> {
