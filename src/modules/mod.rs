@@ -11,6 +11,7 @@ mod auth_token;
 mod basic_auth;
 mod bind;
 mod copy_response;
+mod cors;
 mod encode;
 mod error;
 mod file_server;
@@ -79,6 +80,7 @@ const DIRECTIVES: &[&Directive] = &[
     &copy_response::HEADERS_DIRECTIVE,
     &request_body::DIRECTIVE,
     &timeouts::DIRECTIVE,
+    &cors::DIRECTIVE,
     &redir::DIRECTIVE,
     &method::DIRECTIVE,
     &rewrite::DIRECTIVE,
@@ -120,6 +122,7 @@ const HANDLERS: &[HandlerModule] = &[
     basic_auth::HANDLER,
     copy_response::HANDLER,
     copy_response::HEADERS_HANDLER,
+    cors::HANDLER,
     encode::HANDLER,
     error::HANDLER,
     file_server::HANDLER,

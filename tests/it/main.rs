@@ -15,6 +15,7 @@ mod behaviours;
 mod cli;
 mod configs;
 mod corpus;
+mod cors;
 mod examples;
 mod format;
 mod golden_adapt;

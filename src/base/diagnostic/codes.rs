@@ -116,6 +116,13 @@ pub const CODES: &[Code] = &[
         "Each of them makes sense alone, but both together cannot be obeyed. Remove one.",
     ),
     (
+        "cors-credentials-for-all",
+        "cookies of every visitor would be open to every page",
+        "With `credentials`, a browser sends the visitor's cookies and lets the calling page read the answer. Where every \
+         origin may call (`*`, `https://*` or `null`), any page in the world could so act in the name of whoever is logged in. \
+         Name the origins that may, or leave `credentials` out: a token in the `Authorization` header needs none.",
+    ),
+    (
         "default-on-request-header",
         "`?` sets a default on response headers only",
         "`?Field value` gives a response header a value when the handler gave it none. Request headers have \
@@ -311,9 +318,21 @@ pub const CODES: &[Code] = &[
          excluded, each must be an exception to one of the other list.",
     ),
     (
+        "invalid-method",
+        "a request method is not usable",
+        "A method is one word such as `GET` or `POST`; several are separated by blanks, without commas.",
+    ),
+    (
         "invalid-number",
         "a number is not usable",
         "The option takes a number in the range stated in its reference page.",
+    ),
+    (
+        "invalid-origin",
+        "an origin is not usable",
+        "An origin is what a browser sends as `Origin`: a scheme, a host and, unless it is the scheme's own, a port, as in \
+         `https://app.example.com` or `http://localhost:3000`, without a path and without a slash at the end. \
+         `https://*.example.com` stands for all names below a domain, `http://localhost:*` for all ports, `*` for every origin.",
     ),
     (
         "invalid-password-hash",
