@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::error::HandlerError;
 use super::requested_model::Peeked;
 use super::stage::Stage;
+use super::transcript::Transcript;
 use crate::base::body::Body;
 use crate::llm::dialect::Dialect;
 use crate::llm::model_glob::ModelGlobs;
@@ -199,6 +200,8 @@ pub struct Exchange {
     /// How many lookups are being worked out at this moment: bounds destinations that refer to each other.
     pub(crate) lookup_depth: std::cell::Cell<u8>,
     pub log: LogNote,
+    /// The record being made of this request (`record`).
+    pub transcript: Option<Rc<Transcript>>,
     /// Set once the client wants a protocol upgrade; taken by the terminal that answers 101.
     pub upgrade: Option<Box<dyn PendingUpgrade>>,
     pub(crate) client_ip: std::cell::Cell<Option<IpAddr>>,
@@ -255,6 +258,7 @@ impl Exchange {
             lookups: SmallVec::new(),
             lookup_depth: std::cell::Cell::new(0),
             log: LogNote::default(),
+            transcript: None,
             upgrade: None,
             client_ip: std::cell::Cell::new(None),
             id: std::cell::OnceCell::new(),

@@ -30,5 +30,6 @@ pub mod rewrite;
 pub mod route;
 pub mod stage;
 pub mod status;
+pub mod transcript;
 pub mod vars;
 pub mod walker;

@@ -211,11 +211,17 @@ impl Engine {
             Body::Full(bytes) if self.retry.enabled() => Some(Body::Full(bytes.clone())),
             _ => None,
         };
-        let (request, gunzip) = self.request(ex, plan, &reachable, body);
+        let (mut request, gunzip) = self.request(ex, plan, &reachable, body);
+        if let Some(transcript) = &ex.transcript {
+            transcript.goes_up(ex, &reachable.address, &mut request);
+        }
         match client::send(&reachable.target, request, SendOptions::default()).await {
             Ok(sent) => Ok(Answered { sent, host: choice.index, in_flight, gunzip, set_cookie: choice.set_cookie }),
             Err(failure) => {
                 self.count_failure(upstream, &failure.error);
+                if let Some(transcript) = &ex.transcript {
+                    transcript.failed(&failure.error);
+                }
                 let body = failure.request.map(|unsent| unsent.into_body()).or(spare);
                 Err(Failed { error: failure.error, body })
             }
@@ -285,12 +291,18 @@ impl Engine {
             facts.status = Some(status.as_u16());
         }
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(transcript) = &ex.transcript {
+                transcript.came_down(&mut response, false);
+            }
             upgrade::join(ex, response.headers(), upgraded, self.stream_timeout)
                 .map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
             return Ok(Flow::Respond(response));
         }
         if gunzip {
             gunzip::apply(&mut response);
+        }
+        if let Some(transcript) = &ex.transcript {
+            transcript.came_down(&mut response, gunzip);
         }
         if self.counts_bodies() {
             let inner = response.body_mut().take();

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+use http::{HeaderMap, HeaderName, Method, Uri, Version, header};
 
 use super::request::Active;
 use super::response_body::{End, OnEnd};
@@ -21,6 +21,7 @@ use crate::http::exchange::{Conn, Exchange, LogField, LogNote, Peer, Response, T
 use crate::http::placeholder::{Scope, Unknown};
 use crate::http::walker::{DefaultErrorAnswer, Unhandled};
 use crate::telemetry::access::AccessLogs;
+use crate::telemetry::credentials::without_credentials;
 use crate::telemetry::encoder::{Entry, now};
 use crate::telemetry::level::Level;
 use crate::telemetry::line::{Line, Value};
@@ -99,7 +100,11 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let (Some(head), Some(ex)) = (self.head.take(), self.ex.take()) else { return };
+        let Some(mut ex) = self.ex.take() else { return };
+        if let Some(transcript) = ex.transcript.take() {
+            transcript.abandoned(&ex);
+        }
+        let Some(head) = self.head.take() else { return };
         if !ex.log.skip
             && let Some(server) = self.live.runtime.servers.get(self.server)
         {
@@ -500,46 +505,10 @@ impl<'b> Iterator for HeaderLines<'b> {
     }
 }
 
-/// The value as it may be logged.
-fn without_credentials<'v>(name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, [u8]> {
-    if is_credential(name) {
-        return Cow::Borrowed(query::REDACTED.as_bytes());
-    }
-    if (*name == header::REFERER || *name == header::LOCATION)
-        && let Ok(target) = value.to_str()
-    {
-        return match query::redact(target) {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-    }
-    // Browsers cannot set headers on a WebSocket, so the OpenAI realtime API takes its key as a protocol's name.
-    if *name == header::SEC_WEBSOCKET_PROTOCOL && value.to_str().is_ok_and(|v| v.contains("api-key")) {
-        return Cow::Borrowed(query::REDACTED.as_bytes());
-    }
-    Cow::Borrowed(value.as_bytes())
-}
-
-/// Headers whose values are never logged unless `log_credentials` asks for it.
-fn is_credential(name: &HeaderName) -> bool {
-    *name == header::AUTHORIZATION
-        || *name == header::COOKIE
-        || *name == header::SET_COOKIE
-        || *name == header::PROXY_AUTHORIZATION
-        || matches!(
-            name.as_str(),
-            "x-api-key"
-                | "api-key"
-                | "x-goog-api-key"
-                | "x-auth-token"
-                | "x-amz-security-token"
-                | "ocp-apim-subscription-key"
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use crate::http::exchange::testing::exchange;
     use crate::telemetry::encoder::Encoder;
 

@@ -82,7 +82,10 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
 
     let mut pending = Pending::new(&live, index, ex);
     let Some(ex) = pending.exchange() else { return Err(Aborted) };
-    let outcome = walker::run(&server.routes, server.errors.as_ref(), ex).await;
+    let mut outcome = walker::run(&server.routes, server.errors.as_ref(), ex).await;
+    if let Some(transcript) = ex.transcript.take() {
+        transcript.answered(ex, &mut outcome);
+    }
     let (response, aborted) = match outcome {
         Outcome::Response(response) => (response, false),
         Outcome::Abort => (Response::new(Body::Empty), true),

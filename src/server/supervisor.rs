@@ -55,6 +55,7 @@ pub fn run(options: Options) -> Exit {
             Exit::StartFailed
         }
     };
+    crate::telemetry::transcript::flush_all(FLUSH_LIMIT);
     crate::telemetry::sink::flush_all(FLUSH_LIMIT);
     exit
 }

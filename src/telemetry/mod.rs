@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod buffer;
+pub mod credentials;
 pub mod encoder;
 pub mod file;
 pub mod filter;
@@ -18,5 +19,6 @@ pub mod log;
 pub mod process;
 pub mod query;
 pub mod sink;
+pub mod transcript;
 
 pub use go_layout::Layout;
