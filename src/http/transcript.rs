@@ -2,19 +2,17 @@
 //!
 //! Nothing is written before [`Transcript::settle`], which comes once authentication is over: only then is it known
 //! whose request this is, and whether its path holds a secret. Until then events wait here, within the bound of the
-//! record. Bodies pass through [`Tapped`] unchanged and unheld; only the start of each chunk's life is shared.
+//! record. Bodies pass through a [`Tap`], unchanged and unheld.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::body_filter::{self, Tap, TapEnd};
 use super::exchange::{Exchange, Response};
 use super::walker::Outcome;
 use crate::base::body::Body;
@@ -58,7 +56,11 @@ pub struct Transcript {
 
 enum State {
     /// Not settled. The first request line is made when it is.
-    Waiting { method: Method, version: Version, events: Vec<Event> },
+    Waiting {
+        method: Method,
+        version: Version,
+        events: Vec<Event>,
+    },
     Writing(Ticket),
     /// Not to be recorded.
     Off,
@@ -130,12 +132,8 @@ impl Transcript {
         };
         self.happened(Leg::Upstream, what);
         let body = request.body_mut();
-        match body {
-            // Left as it is: a whole body goes out with the head, and can be sent again.
-            Body::Empty => {}
-            Body::Full(bytes) => self.data(Leg::Upstream, Direction::Request, bytes),
-            Body::Stream(_) if self.body_up.replace(true) => {}
-            Body::Stream(_) => *body = self.tap(body.take(), Leg::Upstream, Direction::Request),
+        if !matches!(body, Body::Stream(_)) || !self.body_up.replace(true) {
+            *body = self.tap(body.take(), Leg::Upstream, Direction::Request);
         }
     }
 
@@ -226,11 +224,18 @@ impl Transcript {
         self.happened(leg, What::Data(direction, kept));
     }
 
-    fn tap(self: &Rc<Self>, inner: Body, leg: Leg, direction: Direction) -> Body {
-        if matches!(inner, Body::Empty) {
-            return inner;
+    fn tap(self: &Rc<Self>, body: Body, leg: Leg, direction: Direction) -> Body {
+        let mut watch = Watch { transcript: Rc::clone(self), leg, direction, bytes: 0 };
+        match body {
+            Body::Empty => Body::Empty,
+            // A whole request stays one: it goes out with the head, can be looked at and sent again.
+            Body::Full(bytes) if direction == Direction::Request => {
+                watch.chunk(&bytes);
+                watch.end(TapEnd::Complete);
+                Body::Full(bytes)
+            }
+            body => body_filter::tap(body, watch),
         }
-        Body::stream(Tapped { inner, transcript: Rc::clone(self), leg, direction, bytes: 0, ended: false })
     }
 
     /// The fields without credentials. Of those that go up, also without what the configuration put there, since that
@@ -296,56 +301,238 @@ fn is_routine(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-real-ip")
 }
 
-/// A body that is seen on its way.
-struct Tapped {
-    inner: Body,
+/// Notes what passes.
+struct Watch {
     transcript: Rc<Transcript>,
     leg: Leg,
     direction: Direction,
     bytes: u64,
-    ended: bool,
 }
 
-impl Tapped {
-    fn end(&mut self, how: End) {
-        if !std::mem::replace(&mut self.ended, true) && !self.transcript.is_off() {
-            self.transcript.happened(self.leg, What::End { direction: self.direction, how, bytes: self.bytes });
+impl Tap for Watch {
+    fn chunk(&mut self, chunk: &Bytes) {
+        self.bytes += chunk.len() as u64;
+        self.transcript.data(self.leg, self.direction, chunk);
+    }
+
+    fn end(&mut self, how: TapEnd<'_>) {
+        if self.transcript.is_off() {
+            return;
         }
+        let how = match how {
+            TapEnd::Complete => End::Complete,
+            TapEnd::Failed(error) => End::Failed(error.to_string()),
+            TapEnd::Dropped => End::Gone,
+        };
+        self.transcript.happened(self.leg, What::End { direction: self.direction, how, bytes: self.bytes });
     }
 }
 
-impl HttpBody for Tapped {
-    type Data = Bytes;
-    type Error = ProxyError;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::{Kind, Retry};
+    use crate::http::body_filter::testing::{broken, byte_chunks, next};
+    use crate::http::exchange::User;
+    use crate::http::exchange::testing::exchange;
+    use crate::telemetry::transcript::Line;
+    use std::time::Duration;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &polled {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.bytes += data.len() as u64;
-                    self.transcript.data(self.leg, self.direction, data);
-                }
+    struct Records {
+        root: tempfile::TempDir,
+        rules: Arc<Rules>,
+    }
+
+    impl Records {
+        fn new(max_size: u64, users: &[&str]) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let rules = Rules {
+                folder: Folder::open(root.path(), 1 << 30).unwrap(),
+                max_size,
+                users: users.iter().map(|u| (*u).to_owned()).collect(),
+                secret_headers: Box::new([HeaderName::from_static("x-mine")]),
+            };
+            Self { root, rules: Arc::new(rules) }
+        }
+
+        /// The lines of the only record; `None` when there is none.
+        fn lines(&self) -> Option<Vec<Line>> {
+            self.rules.folder.flush(Instant::now() + Duration::from_secs(20));
+            let mut files = std::fs::read_dir(self.root.path()).unwrap();
+            let text = std::fs::read_to_string(files.next()?.unwrap().path()).unwrap();
+            assert!(files.next().is_none());
+            Some(text.lines().map(|l| serde_json::from_str(l).unwrap()).collect())
+        }
+    }
+
+    fn drain(mut body: Body) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        loop {
+            match next(&mut body) {
+                None => return (bytes, true),
+                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().unwrap()),
+                Some(Err(_)) => return (bytes, false),
             }
-            Some(Err(error)) => self.end(End::Failed(error.to_string())),
-            None => self.end(End::Complete),
         }
-        Poll::Ready(polled)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+    fn pieces(parts: &[&'static str]) -> Vec<Bytes> {
+        parts.iter().map(|p| Bytes::from_static(p.as_bytes())).collect()
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+    fn events(lines: &[Line]) -> Vec<String> {
+        lines.iter().map(|l| format!("{} {}", l.leg, l.event).trim().to_owned()).collect()
     }
-}
 
-impl Drop for Tapped {
-    fn drop(&mut self) {
-        // Whoever reads does not ask again once it knows that a body is at its end.
-        let how = if self.inner.is_end_stream() { End::Complete } else { End::Gone };
-        self.end(how);
+    fn headers(line: &Line) -> Vec<(&str, &str)> {
+        line.headers.iter().flatten().map(|(n, v)| (n.as_str(), v.as_str())).collect()
+    }
+
+    #[test]
+    fn both_legs_are_recorded_and_nothing_is_changed() {
+        let records = Records::new(1 << 20, &[]);
+        let mut ex = exchange(
+            "POST",
+            "/v1/x?key=S3CRET&a=1",
+            &[
+                ("host", "a.test"),
+                ("authorization", "Bearer S3CRET"),
+                ("x-mine", "S3CRET"),
+                ("my-api-token", "S3CRET"),
+                ("x-plain", "shown"),
+            ],
+        );
+        ex.body = byte_chunks(pieces(&["as", "k"]));
+        let transcript = Transcript::begin(&mut ex, &records.rules);
+        ex.headers.remove("authorization");
+        let mut up = http::Request::new(ex.body.take());
+        *up.headers_mut() = ex.headers.clone();
+        for (name, value) in [("x-upstream", "S3CRET"), ("host", "up.test"), ("authorization", "S3CRET")] {
+            up.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        transcript.goes_up(&ex, &"up.test:443".into(), &mut up);
+        assert_eq!(drain(up.into_body()), (b"ask".to_vec(), true));
+        let mut response = Response::new(byte_chunks(pieces(&["data: 1\n\n", "data: 2\n\n"])));
+        response.headers_mut().insert("set-cookie", HeaderValue::from_static("S3CRET"));
+        transcript.came_down(&mut response, false);
+        let mut outcome = Outcome::Response(response);
+        transcript.answered(&ex, &mut outcome);
+        drop(transcript);
+        let Outcome::Response(response) = outcome else { panic!() };
+        assert_eq!(drain(response.into_body()), (b"data: 1\n\ndata: 2\n\n".to_vec(), true));
+
+        let lines = records.lines().unwrap();
+        assert_eq!(
+            events(&lines),
+            [
+                "record",
+                "client request",
+                "upstream request",
+                "client request_body",
+                "upstream request_body",
+                "client request_body",
+                "upstream request_body",
+                "client request_end",
+                "upstream request_end",
+                "upstream response",
+                "client response",
+                "upstream response_body",
+                "client response_body",
+                "upstream response_body",
+                "client response_body",
+                "upstream response_end",
+                "client response_end",
+                "end",
+            ]
+        );
+        assert!(!serde_json::to_string(&lines).unwrap().contains("S3CRET"));
+        assert_eq!(lines[1].target.as_deref(), Some("/v1/x?key=REDACTED&a=1"));
+        assert!(headers(&lines[1]).contains(&("x-plain", "shown")));
+        assert!(headers(&lines[1]).contains(&("my-api-token", "REDACTED")));
+        for shown in
+            [("x-plain", "shown"), ("host", "up.test"), ("x-upstream", "REDACTED"), ("authorization", "REDACTED")]
+        {
+            assert!(headers(&lines[2]).contains(&shown), "{shown:?} in {:?}", lines[2].headers);
+        }
+        assert_eq!((lines[16].how.as_deref(), lines[16].bytes), (Some("complete"), Some(18)));
+    }
+
+    #[test]
+    fn ends_tell_how_a_body_ended() {
+        let how = |body: Body, read: usize| {
+            let records = Records::new(1 << 20, &[]);
+            let mut ex = exchange("GET", "/", &[("host", "a.test")]);
+            let transcript = Transcript::begin(&mut ex, &records.rules);
+            let mut outcome = Outcome::Response(Response::new(body));
+            transcript.answered(&ex, &mut outcome);
+            drop(transcript);
+            let Outcome::Response(response) = outcome else { panic!() };
+            let mut body = response.into_body();
+            for _ in 0..read {
+                let _ = next(&mut body);
+            }
+            drop(body);
+            let lines = records.lines().unwrap();
+            let end = lines.iter().find(|l| l.event == "response_end").unwrap();
+            (end.how.clone().unwrap(), end.bytes.unwrap())
+        };
+        assert_eq!(how(byte_chunks(pieces(&["ab", "cd"])), 3), ("complete".into(), 4));
+        assert_eq!(how(byte_chunks(pieces(&["ab", "cd"])), 1), ("gone".into(), 2));
+        assert_eq!(how(broken(pieces(&["ab"])), 2), ("failed".into(), 2));
+        assert_eq!(how(Body::from("whole"), 1), ("complete".into(), 5));
+    }
+
+    #[test]
+    fn only_the_callers_asked_for_are_recorded() {
+        for (user, recorded) in [(None, false), (Some("bob"), false), (Some("alice"), true)] {
+            let records = Records::new(1 << 20, &["alice"]);
+            let mut ex = exchange("POST", "/", &[("host", "a.test")]);
+            ex.body = byte_chunks(pieces(&["early"]));
+            let transcript = Transcript::begin(&mut ex, &records.rules);
+            // Read before anybody knows whose it is.
+            drain(ex.body.take());
+            ex.user = user.map(|id: &str| User { id: id.to_owned(), ..User::default() });
+            transcript.answered(&ex, &mut Outcome::Abort);
+            drop(transcript);
+            let lines = records.lines();
+            assert_eq!(lines.is_some(), recorded, "{user:?}");
+            for lines in lines.iter() {
+                assert_eq!(lines[2].text.as_deref(), Some("early"));
+                assert!(lines.iter().any(|l| l.user.as_deref() == Some("alice")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_bounded_also_in_small_pieces_and_says_so() {
+        for piece in ["x".repeat(10_000), "x".to_owned()] {
+            let records = Records::new(5_000, &[]);
+            let mut ex = exchange("GET", "/", &[("host", "a.test")]);
+            let transcript = Transcript::begin(&mut ex, &records.rules);
+            let chunks = vec![Bytes::from(piece.clone()); 1_000];
+            let mut outcome = Outcome::Response(Response::new(byte_chunks(chunks)));
+            transcript.answered(&ex, &mut outcome);
+            drop(transcript);
+            let Outcome::Response(response) = outcome else { panic!() };
+            assert_eq!(drain(response.into_body()).0.len(), piece.len() * 1_000);
+            let lines = records.lines().unwrap();
+            let held: usize = lines.iter().map(|l| l.data().len()).sum();
+            assert!(held > 0 && held <= 5_000 && lines.len() < 100, "{held} in {}", lines.len());
+            assert!(lines.last().unwrap().truncated);
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_and_a_client_that_left_are_told() {
+        let records = Records::new(1 << 20, &[]);
+        let mut ex = exchange("GET", "/", &[("host", "a.test")]);
+        let transcript = Transcript::begin(&mut ex, &records.rules);
+        transcript.goes_up(&ex, &"up:80".into(), &mut http::Request::new(Body::Empty));
+        transcript.failed(&ProxyError::new(Kind::ConnectFailed, Retry::Safe, "refused"));
+        transcript.abandoned(&ex);
+        drop(transcript);
+        let errors: Vec<_> = records.lines().unwrap().into_iter().filter_map(|l| l.error.map(|e| (l.leg, e))).collect();
+        assert_eq!(errors[0], ("upstream".to_owned(), "upstream_connect_failed: refused".to_owned()));
+        assert!(errors[1].1.contains("left"));
     }
 }

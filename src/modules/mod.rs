@@ -46,6 +46,7 @@ mod match_vars_regexp;
 mod method;
 mod metrics;
 mod push;
+mod record;
 mod redir;
 mod request_body;
 mod request_header;
@@ -80,6 +81,7 @@ const DIRECTIVES: &[&Directive] = &[
     &copy_response::HEADERS_DIRECTIVE,
     &request_body::DIRECTIVE,
     &timeouts::DIRECTIVE,
+    &record::DIRECTIVE,
     &cors::DIRECTIVE,
     &redir::DIRECTIVE,
     &method::DIRECTIVE,
@@ -133,6 +135,7 @@ const HANDLERS: &[HandlerModule] = &[
     map::HANDLER,
     metrics::HANDLER,
     push::HANDLER,
+    record::HANDLER,
     request_body::HANDLER,
     respond::HANDLER,
     reverse_proxy::HANDLER,

@@ -508,9 +508,9 @@ impl<'b> Iterator for HeaderLines<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use crate::http::exchange::testing::exchange;
     use crate::telemetry::encoder::Encoder;
+    use http::HeaderValue;
 
     fn shown(head: &RequestHead, side: Side) -> serde_json::Value {
         let mut out = Vec::new();

@@ -211,6 +211,12 @@ pub const CODES: &[Code] = &[
          filled in. A file of this size is most likely not a configuration at all.",
     ),
     (
+        "folder-required",
+        "the path is not a folder",
+        "`record` makes a file for each request, so it needs the path of a folder. One that does not exist is made when \
+         the first record is written; one that is a file or a device cannot be.",
+    ),
+    (
         "global-options-not-first",
         "global options must come first",
         "A block without an address holds the global options. There is one at most, and it is the first block of \
@@ -356,6 +362,12 @@ pub const CODES: &[Code] = &[
         "invalid-rewrite",
         "a rewrite is not usable",
         "The target of the rewrite cannot be made into a valid URI, or one of its regular expressions is wrong.",
+    ),
+    (
+        "invalid-share",
+        "a share of requests is not usable",
+        "`sample` takes a number above 0 and at most 1: `1` is every request, `0.1` every tenth by chance. To record \
+         nothing, leave the line out.",
     ),
     (
         "invalid-size",

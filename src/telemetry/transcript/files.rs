@@ -148,18 +148,19 @@ mod tests {
     fn the_oldest_go_first_and_strangers_stay() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| std::fs::write(folder.path().join(name), [0; 100]).unwrap();
-        let names = ["20250101T000000.000Z-b.jsonl", "20240101T000000.000Z-a.jsonl.part", "20260101T000000.000Z-c.jsonl"];
+        let names =
+            ["20250101T000000.000Z-b.jsonl", "20240101T000000.000Z-a.jsonl.part", "20260101T000000.000Z-c.jsonl"];
         names.iter().for_each(|n| write(n));
         write("notes.jsonl");
         let mut files = Files::new(folder.path().into(), OpenOptions::open);
         files.create("20270101T000000.000Z-d").unwrap();
-        assert!(files.make_room(50, 250));
+        assert!(files.make_room(50, 240));
         let left = |name: &str| folder.path().join(name).exists();
         assert_eq!(names.map(left), [false, false, true]);
-        assert!(files.make_room(90, 250) && !left(names[2]));
-        assert!(!files.make_room(200, 250), "what is under way is not removed");
+        assert!(files.make_room(95, 240) && !left(names[2]));
+        assert!(!files.make_room(200, 240), "what is under way is not removed");
         assert!(left("notes.jsonl"));
-        files.finish("20270101T000000.000Z-d", 140).unwrap();
-        assert!(files.make_room(200, 250) && !left("20270101T000000.000Z-d.jsonl"));
+        files.finish("20270101T000000.000Z-d", 145).unwrap();
+        assert!(files.make_room(200, 240) && !left("20270101T000000.000Z-d.jsonl"));
     }
 }

@@ -45,7 +45,12 @@ pub(super) enum Job {
     Start(Ticket, Start),
     Event(Ticket, Event),
     /// The record is whole, but for so many events that did not fit into the queue.
-    End { ticket: Ticket, at: Duration, gaps: u64, truncated: bool },
+    End {
+        ticket: Ticket,
+        at: Duration,
+        gaps: u64,
+        truncated: bool,
+    },
 }
 
 #[derive(Default)]

@@ -203,6 +203,9 @@ mod tests {
         let end = |how| through_json(What::End { direction: Direction::Request, how, bytes: 7 });
         assert_eq!(end(End::Gone).how.as_deref(), Some("gone"));
         let failed = end(End::Failed("broke".into()));
-        assert_eq!((failed.how.as_deref(), failed.error.as_deref(), failed.bytes), (Some("failed"), Some("broke"), Some(7)));
+        assert_eq!(
+            (failed.how.as_deref(), failed.error.as_deref(), failed.bytes),
+            (Some("failed"), Some("broke"), Some(7))
+        );
     }
 }
