@@ -13,6 +13,7 @@ mod auth_token;
 mod bad_files;
 mod behaviours;
 mod cli;
+mod clients;
 mod configs;
 mod corpus;
 mod cors;

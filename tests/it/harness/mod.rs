@@ -1,6 +1,8 @@
 //! What the integration tests share.
 
 pub mod client;
+pub mod llm_answers;
+pub mod llm_upstream;
 pub mod process;
 pub mod standin;
 pub mod tls;

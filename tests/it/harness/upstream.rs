@@ -99,9 +99,9 @@ pub(super) fn spawn(work: impl FnOnce() + Send + 'static) {
 
 pub(super) struct Request {
     pub(super) method: String,
-    target: String,
+    pub(super) target: String,
     version: String,
-    headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
 }
 
 impl Request {
