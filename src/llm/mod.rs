@@ -4,7 +4,9 @@
 pub mod dialect;
 pub mod error_body;
 pub mod model_glob;
+pub mod model_table;
 pub mod multipart;
+pub mod ollama;
 pub mod peek;
 pub mod sample;
 pub mod sse;

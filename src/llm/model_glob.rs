@@ -31,8 +31,10 @@ pub fn matches(pattern: &str, model: &str) -> bool {
         || pattern.strip_suffix(LATEST).is_some_and(|bare| glob(bare, model))
 }
 
+/// Whether a pattern fits a text, letter case and all.
+///
 /// Going back to the latest star is enough: an earlier one could never make more of the same text.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
