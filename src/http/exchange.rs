@@ -12,11 +12,13 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::error::HandlerError;
+use super::model_not_found::ModelMatch;
 use super::requested_model::Peeked;
 use super::stage::Stage;
 use super::transcript::Transcript;
 use crate::base::body::Body;
 use crate::llm::dialect::Dialect;
+use crate::llm::model_alias::Aliases;
 use crate::llm::model_glob::ModelGlobs;
 
 pub type Response = http::Response<Body>;
@@ -181,6 +183,12 @@ pub struct Exchange {
     pub llm: bool,
     /// The model that the body names, once it has been looked for.
     pub(crate) peeked: Option<Peeked>,
+    /// What `model` matchers said so far.
+    pub model_match: ModelMatch,
+    /// Aliases of the handlers that ran, for lists of models.
+    pub aliases: SmallVec<[Arc<Aliases>; 1]>,
+    /// The model that the caller named, when an alias has put another in its place.
+    pub aliased: Option<Rc<str>>,
     /// Headers set on the response before a handler writes it (`header` without defer). They come first; a handler's
     /// own headers are appended, as in Caddy (behaviour 10).
     pub early_headers: HeaderMap,
@@ -248,6 +256,9 @@ impl Exchange {
             dialect: None,
             llm: false,
             peeked: None,
+            model_match: ModelMatch::default(),
+            aliases: SmallVec::new(),
+            aliased: None,
             early_headers: HeaderMap::new(),
             server_header: true,
             stages: Vec::new(),

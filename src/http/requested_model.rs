@@ -4,6 +4,7 @@
 //! two ways is refused, not guessed.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -45,9 +46,9 @@ pub struct Peeked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A JSON value, quotes included.
-    Json(std::ops::Range<usize>),
+    Json(Range<usize>),
     /// The content of a multipart part.
-    Part(std::ops::Range<usize>),
+    Part(Range<usize>),
 }
 
 impl Exchange {
@@ -83,6 +84,12 @@ impl Exchange {
         };
         self.peeked = Some(Peeked { body: body.clone(), found: found.clone() });
         found.map_or(ModelOf::NotTold, ModelOf::Named)
+    }
+
+    /// The model as far as it is known without reading anything.
+    #[must_use]
+    pub fn known_model(&self) -> Option<Cow<'_, str>> {
+        model_in_uri(&self.uri).or_else(|| self.peeked.as_ref()?.found.as_deref().map(Cow::Borrowed))
     }
 
     /// Where the held body names the model; `None` when it does not, or is not held.
@@ -217,30 +224,40 @@ fn refuse(why: Why) -> HandlerError {
     HandlerError::refusal(400, "model", Refusal { message: message.into(), param, ..Refusal::default() })
 }
 
-/// The model that a path or a query names: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method`, and
-/// `?model=` of realtime connections.
+/// The model that a path or a query names.
 fn model_in_uri(uri: &http::Uri) -> Option<Cow<'_, str>> {
-    let path = uri.path();
-    let raw = if let Some((_, rest)) = path.split_once("/openai/deployments/") {
-        rest.split('/').next()?
-    } else if let Some((_, rest)) = path.split_once("/v1beta/models/") {
-        rest.split(':').next()?
-    } else if let Some((_, rest)) = path.split_once("/v1/models/") {
-        // Ids may hold `/` and `:`.
-        rest
-    } else if path.ends_with("/realtime") {
-        let query = uri.query()?;
-        return query_value(query, "model").filter(|name| !name.is_empty());
-    } else {
-        return None;
-    };
+    let raw = uri.path_and_query()?.as_str().get(place_in_uri(uri)?)?;
     let name = percent_encoding::percent_decode_str(raw).decode_utf8().ok()?;
     (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
 }
 
-fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
-    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == name)?.1;
-    percent_encoding::percent_decode_str(value).decode_utf8().ok()
+/// Where path and query name it: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method`, and `?model=` of
+/// realtime connections.
+pub(super) fn place_in_uri(uri: &http::Uri) -> Option<Range<usize>> {
+    let path = uri.path();
+    let behind = |marker: &str| path.find(marker).map(|at| at + marker.len());
+    let until = |start: usize, end: char| start..path[start..].find(end).map_or(path.len(), |at| start + at);
+    if let Some(start) = behind("/openai/deployments/") {
+        return Some(until(start, '/'));
+    }
+    if let Some(start) = behind("/v1beta/models/") {
+        return Some(until(start, ':'));
+    }
+    if let Some(start) = behind("/v1/models/") {
+        // Ids may hold `/` and `:`.
+        return Some(start..path.len());
+    }
+    if !path.ends_with("/realtime") {
+        return None;
+    }
+    let mut start = path.len() + 1;
+    for pair in uri.query()?.split('&') {
+        if let Some(value) = pair.strip_prefix("model=") {
+            return Some(start + "model=".len()..start + "model=".len() + value.len());
+        }
+        start += pair.len() + 1;
+    }
+    None
 }
 
 #[cfg(test)]

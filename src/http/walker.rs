@@ -1,7 +1,8 @@
 //! Walks an exchange through the route tree: one asynchronous function with an explicit stack.
 //!
 //! Matchers are evaluated when reached, after earlier handlers changed the request. A route list that ends without an
-//! answer falls through to what follows it; the end of everything is an empty 200. Errors go to the error routes of
+//! answer falls through to what follows it; the end of everything is an empty 200, or a 404 in the caller's dialect for a
+//! model that no `model` matcher wanted. Errors go to the error routes of
 //! the innermost subroute entered so far, then outwards, then to the server's own (Caddy's rules, behaviours 45 to 48).
 
 use http::{HeaderValue, StatusCode, header};
@@ -13,6 +14,7 @@ use super::exchange::{Exchange, Response};
 use super::handler::{Flow, LocalFuture};
 use super::hold::hold_body;
 use super::matcher::Verdict;
+use super::model_not_found;
 use super::route::{Handler, RouteList};
 use super::stage::Stage;
 use crate::base::body::Body;
@@ -76,6 +78,10 @@ pub async fn run(routes: &RouteList, errors: Option<&RouteList>, ex: &mut Exchan
                 // The end of an error route without an answer is the error's own status (Caddy's errorEmptyHandler).
                 let response = match ex.error.take() {
                     Some(error) => error_response(ex, &error),
+                    None if let Some(error) = model_not_found::unmatched(ex) => {
+                        flow = Flow::Fail(error);
+                        continue;
+                    }
                     None => {
                         let mut response = Response::new(Body::Empty);
                         response.extensions_mut().insert(Unhandled);
@@ -447,6 +453,28 @@ mod tests {
         let _ = cell.set(list(vec![route(vec![Handler::Invoke(std::sync::Arc::clone(&cell))])]));
         let routes = list(vec![route(vec![Handler::Invoke(cell)])]);
         assert_eq!(walked(&routes, None).await, (String::new(), 500));
+    }
+
+    struct WantsNoModel;
+
+    impl Matcher for WantsNoModel {
+        fn matches(&self, ex: &mut Exchange) -> Verdict {
+            ex.model_match.note(&"m".into(), false);
+            Verdict::No
+        }
+    }
+
+    #[tokio::test]
+    async fn a_model_that_no_matcher_wanted_is_not_found() {
+        let unwanted = || Route {
+            matchers: MatcherSets(Box::new([Box::new([Box::new(WantsNoModel) as Box<dyn Matcher>])])),
+            ..route(vec![mark('a', next)])
+        };
+        assert_eq!(walked(&list(vec![unwanted()]), None).await, (String::new(), 404));
+        assert_eq!(walked(&list(vec![unwanted(), route(vec![mark('b', answer)])]), None).await, ("b".into(), 200));
+        // As any error it goes to the error routes, and once.
+        let errors = list(vec![route(vec![mark('E', next)])]);
+        assert_eq!(walked(&list(vec![unwanted()]), Some(&errors)).await, ("E".into(), 404));
     }
 
     #[tokio::test]

@@ -17,6 +17,11 @@ impl ModelGlobs {
         self.0.iter().any(|pattern| matches(pattern, model))
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)
     }

@@ -33,6 +33,7 @@ mod match_header;
 mod match_header_regexp;
 mod match_host;
 mod match_method;
+mod match_model;
 mod match_not;
 mod match_path;
 mod match_path_regexp;
@@ -45,6 +46,8 @@ mod match_vars;
 mod match_vars_regexp;
 mod method;
 mod metrics;
+mod model_alias;
+mod models;
 mod push;
 mod record;
 mod redir;
@@ -92,6 +95,8 @@ const DIRECTIVES: &[&Directive] = &[
     &basic_auth::OLD_SPELLING,
     &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
+    &model_alias::DIRECTIVE,
+    &models::DIRECTIVE,
     &request_header::DIRECTIVE,
     &encode::DIRECTIVE,
     &push::DIRECTIVE,
@@ -134,6 +139,8 @@ const HANDLERS: &[HandlerModule] = &[
     log_append::HANDLER,
     map::HANDLER,
     metrics::HANDLER,
+    model_alias::HANDLER,
+    models::HANDLER,
     push::HANDLER,
     record::HANDLER,
     request_body::HANDLER,
@@ -154,6 +161,7 @@ const MATCHERS: &[MatcherModule] = &[
     match_header_regexp::MATCHER,
     match_host::MATCHER,
     match_method::MATCHER,
+    match_model::MATCHER,
     match_not::MATCHER,
     match_path::MATCHER,
     match_path_regexp::MATCHER,

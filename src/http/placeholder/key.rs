@@ -62,6 +62,8 @@ pub enum Key {
     /// Whether this program is shutting down; requests are not told yet, so `false`.
     ShuttingDown,
     TimeUntilShutdown,
+    /// `llm.model`: the model asked for, once somebody has looked.
+    Model,
     /// Set by a feature, or unknown.
     Other(Box<str>),
 }
@@ -163,6 +165,9 @@ impl Key {
 fn parse_known(name: &str) -> Option<Key> {
     if let Some(rest) = name.strip_prefix("http.") {
         return parse_http(rest);
+    }
+    if name == "llm.model" {
+        return Some(Key::Model);
     }
     if let Some(rest) = name.strip_prefix("auth.") {
         // A claim of a JWT goes by its own name, as in `http.auth.user.CLAIM`.

@@ -84,6 +84,7 @@ impl Key {
             }
             Self::ShuttingDown => Cow::Borrowed("false"),
             Self::TimeUntilShutdown => Cow::Borrowed(""),
+            Self::Model => ex.known_model().unwrap_or(Cow::Borrowed("")),
             Self::Other(name) => match ex.extra.iter().rev().find(|(n, _)| **n == **name) {
                 Some((_, value)) => Cow::Borrowed(value),
                 None => Cow::Owned(ex.lookup(name)?),
