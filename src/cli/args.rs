@@ -35,6 +35,8 @@ pub enum Command {
     Fmt(FmtArgs),
     /// Explain a diagnostic code
     Explain(ExplainArgs),
+    /// Show a record that `record` made, or list those of a folder
+    Show(ShowArgs),
     /// Print a shell completion script
     Completion { shell: clap_complete::Shell },
     /// Answer as an OpenAI-compatible API without any model, for trying things offline
@@ -142,6 +144,19 @@ pub struct FmtArgs {
 pub struct ExplainArgs {
     /// A code such as `unknown-directive`; without it all codes are listed
     pub code: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct ShowArgs {
+    /// A record, or a folder of records
+    #[arg(value_name = "FILE|FOLDER")]
+    pub path: PathBuf,
+    /// Print every piece of a body with its time, in place of what it says
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

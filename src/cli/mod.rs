@@ -7,6 +7,7 @@ mod fmt;
 mod remote;
 mod run;
 mod sample_llm;
+mod show;
 mod validate;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Args::command(), "llmproxy", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Show(args) => show::show(&args),
         Command::SampleLlm(args) => sample_llm::sample_llm(&args),
         Command::Version => {
             println!("llmproxy {}", env!("CARGO_PKG_VERSION"));

@@ -11,5 +11,6 @@ pub mod model_table;
 pub mod multipart;
 pub mod ollama;
 pub mod peek;
+pub mod readable;
 pub mod sample;
 pub mod sse;

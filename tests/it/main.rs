@@ -23,6 +23,7 @@ mod golden_adapt;
 mod golden_diagnostics;
 mod hostile;
 mod install;
+mod record;
 mod reference;
 mod reload;
 mod sdk;
