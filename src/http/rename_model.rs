@@ -1,11 +1,12 @@
 //! Puts another model in the place of the one a request asks for: only the bytes that name it change.
 
+use bytes::Bytes;
 use http::Uri;
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::exchange::Exchange;
-use super::requested_model::{Place, place_in_uri};
+use super::requested_model::{Peeked, Place, place_in_uri};
 use crate::base::body::Body;
 
 /// What stands for itself in a segment of a path and in a query.
@@ -29,7 +30,9 @@ impl Exchange {
         edited.extend_from_slice(&body[..range.start]);
         edited.extend_from_slice(name.as_bytes());
         edited.extend_from_slice(&body[range.end..]);
-        self.replace_body(edited.into());
+        let edited = Bytes::from(edited);
+        self.replace_body(edited.clone());
+        self.peeked = Some(Peeked::known(edited, model));
         true
     }
 
@@ -55,7 +58,7 @@ mod tests {
     fn renamed(content_type: &str, body: &'static [u8], to: &str) -> (bool, Exchange) {
         let headers = [("content-type", content_type), ("content-length", "1")];
         let mut ex = exchange("POST", "/v1/chat/completions", &headers);
-        ex.body = Body::Full(bytes::Bytes::from_static(body));
+        ex.body = Body::Full(Bytes::from_static(body));
         let done = ex.rename_model(to);
         (done, ex)
     }
@@ -74,6 +77,9 @@ mod tests {
         assert!(done);
         assert_eq!(body(&ex), b"{\"x\":1.50 , \"mod\\u0065l\" :\"b\\\"c\", \"p\":\"\xff\", \"model_\":\"a\"}\n");
         assert_eq!(ex.headers["content-length"], body(&ex).len().to_string());
+        assert_eq!(ex.known_model().as_deref(), Some("b\"c"));
+        // Looked at anew it is the same.
+        ex.peeked = None;
         assert!(matches!(ex.requested_model(1), ModelOf::Named(name) if &*name == "b\"c"));
     }
 

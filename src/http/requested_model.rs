@@ -42,6 +42,13 @@ pub struct Peeked {
     found: Option<Rc<str>>,
 }
 
+impl Peeked {
+    /// What is known of a body without looking.
+    pub(super) fn known(body: Bytes, model: &str) -> Self {
+        Self { body, found: Some(model.into()) }
+    }
+}
+
 /// Where the body names the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {

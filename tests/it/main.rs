@@ -24,6 +24,7 @@ mod golden_diagnostics;
 mod hostile;
 mod install;
 mod record;
+mod models;
 mod reference;
 mod reload;
 mod sdk;

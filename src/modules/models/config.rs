@@ -14,7 +14,7 @@ use crate::syntax::token::{Quote, Token};
 use crate::syntax::tree::Node;
 
 /// How long a list is kept, unless said otherwise.
-const CACHE: Duration = Duration::from_secs(300);
+const CACHE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
