@@ -21,6 +21,7 @@ mod examples;
 mod format;
 mod golden_adapt;
 mod golden_diagnostics;
+mod golden_ollama;
 mod hostile;
 mod install;
 mod record;

@@ -290,3 +290,148 @@ fn list(models: &[Listed], entry: impl Fn(&Listed) -> Value) -> Vec<u8> {
 fn written(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::model_table::Entry;
+
+    const LIST: &str = r#"{"object":"list","data":[
+        {"id":"gpt-4o","object":"model","created":1715367049,"owned_by":"system"},
+        {"id":"meta-llama/Llama-3.1-8B-Instruct","created":1,"max_model_len":16384},
+        {"id":"codestral-latest"},
+        {"id":"house-model:7b","name":"House model","context_length":64000},
+        {"id":"text-embedding-3-small","created":0},
+        {"id":"gpt-4o","created":5},
+        {"object":"model"}, 7, {"id":""}
+    ]}"#;
+
+    fn value(json: &[u8]) -> Value {
+        serde_json::from_slice(json).unwrap()
+    }
+
+    #[test]
+    fn lists_of_several_shapes_are_read() {
+        let ids = |body: &str| models(body.as_bytes()).map(|all| all.into_iter().map(|one| one.id).collect::<Vec<_>>());
+        let expected = ["gpt-4o", "meta-llama/Llama-3.1-8B-Instruct", "codestral-latest", "house-model:7b"];
+        assert_eq!(ids(LIST).unwrap()[..4], expected);
+        assert_eq!(ids(LIST).unwrap().len(), 5);
+        assert_eq!(ids(r#"[{"id":"a"},"b"]"#).unwrap(), ["a", "b"]);
+        assert_eq!(ids(r#"{"models":[{"name":"models/gemini-2.5-pro"}]}"#).unwrap(), ["models/gemini-2.5-pro"]);
+        assert!(ids("{}").unwrap().is_empty() && ids(r#"{"data":null}"#).unwrap().is_empty());
+        for broken in ["", "7", "<html>", r#"{"data":7}"#] {
+            assert_eq!(ids(broken), None, "{broken}");
+        }
+        let anthropic = r#"{"data":[{"type":"model","id":"claude-x","display_name":"Claude X","created_at":"2025-02-19T00:00:00Z"}],"has_more":false}"#;
+        let listed = &models(anthropic.as_bytes()).unwrap()[0];
+        assert_eq!((listed.created, listed.display.as_deref()), (Some(1_739_923_200), Some("Claude X")));
+    }
+
+    /// Zed fails the whole list for one missing field; Open WebUI finds a model by its tagged name; Copilot takes `model`.
+    #[test]
+    fn tags_have_every_field_for_every_model() {
+        let tags = value(&tags(&models(LIST.as_bytes()).unwrap(), &ModelTable::default()));
+        let all = tags["models"].as_array().unwrap();
+        assert_eq!(all.len(), 5);
+        for model in all {
+            assert_eq!(model["name"], model["model"]);
+            assert!(model["name"].as_str().unwrap().contains(':'));
+            assert!(model["modified_at"].as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 30));
+            assert!(model["size"].is_u64());
+            let digest = model["digest"].as_str().unwrap();
+            assert!(digest.len() == 64 && digest.bytes().all(|c| c.is_ascii_hexdigit()));
+            let details = &model["details"];
+            for field in ["parent_model", "format", "family", "parameter_size", "quantization_level"] {
+                assert!(details[field].is_string(), "{field} of {model}");
+            }
+            assert_eq!(details["families"][0], details["family"]);
+            assert!(details["context_length"].as_u64().unwrap() > 0);
+            assert!(!model["capabilities"].as_array().unwrap().is_empty());
+        }
+        assert_eq!(all[0]["name"], "gpt-4o:latest");
+        assert_eq!(all[0]["modified_at"], "2024-05-10T18:50:49.000000000Z");
+        assert_eq!(all[2]["modified_at"], "2026-11-21T00:00:00.000000000Z");
+        assert_eq!(all[3]["name"], "house-model:7b");
+        assert_eq!(all[1]["details"]["parameter_size"], "8.0B");
+        assert_eq!(all[1]["size"], 16_000_000_000_u64);
+        assert_eq!(all[1]["details"]["context_length"], 16_384);
+        let digests: std::collections::BTreeSet<_> = all.iter().map(|model| model["digest"].to_string()).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+
+    #[test]
+    fn show_says_what_is_known_of_that_model() {
+        let all = models(LIST.as_bytes()).unwrap();
+        let table = ModelTable::default();
+        let shown = |n: usize| value(&show(&all[n], &table, false));
+        let gpt = shown(0);
+        for field in ["license", "modelfile", "parameters", "template", "system", "modified_at"] {
+            assert!(gpt[field].is_string(), "{field}");
+        }
+        assert_eq!(gpt["capabilities"], json!(["completion", "tools", "vision"]));
+        assert_eq!(gpt["model_info"]["general.basename"], "GPT-4o");
+        assert_eq!(gpt["model_info"]["general.architecture"], "gpt");
+        assert_eq!(gpt["model_info"]["gpt.context_length"], 128_000);
+        assert_eq!(gpt["model_info"]["gpt.embedding_length"], 0);
+        assert_eq!(gpt["model_info"]["general.parameter_count"], 0);
+        assert!(gpt["parameters"].as_str().unwrap().starts_with("num_ctx "));
+        assert!(gpt.get("tensors").is_none());
+        let llama = shown(1);
+        assert_eq!(llama["model_info"]["llama.context_length"], 16_384);
+        assert_eq!(llama["model_info"]["general.parameter_count"], 8_000_000_000_u64);
+        assert_eq!(llama["model_info"]["llama.embedding_length"], 4_096);
+        // Continue completes in the middle only with models that can.
+        assert!(shown(2)["template"].as_str().unwrap().contains(".Suffix"));
+        assert!(!gpt["template"].as_str().unwrap().contains(".Suffix"));
+        let house = shown(3);
+        assert_eq!(house["model_info"]["general.basename"], "House model");
+        assert_eq!(house["model_info"]["unknown.context_length"], 64_000);
+        assert_eq!(shown(4)["capabilities"], json!(["embedding"]));
+        assert_eq!(value(&show(&all[0], &table, true))["tensors"], json!([]));
+    }
+
+    #[test]
+    fn the_file_has_the_last_word() {
+        let entry = Entry {
+            glob: "house-*".into(),
+            context: Some(9_000),
+            display: Some("Ours".into()),
+            quantization: Some("Q4_K_M".into()),
+            parameter_size: Some("8B".into()),
+            ..Entry::default()
+        };
+        let table = ModelTable::new(vec![entry]);
+        let all = models(LIST.as_bytes()).unwrap();
+        let shown = value(&show(&all[3], &table, false));
+        assert_eq!(shown["model_info"]["general.basename"], "Ours");
+        assert_eq!(shown["model_info"]["unknown.context_length"], 9_000);
+        let loaded = value(&ps(&all, &table, UNIX_EPOCH));
+        let house = &loaded["models"][3];
+        assert_eq!((&house["size"], &house["size_vram"]), (&json!(4_000_000_000_u64), &json!(4_000_000_000_u64)));
+        assert_eq!(house["expires_at"], "1970-01-01T00:05:00.000000000Z");
+        assert_eq!(house["context_length"], 9_000);
+    }
+
+    #[test]
+    fn show_is_asked_by_either_name() {
+        let read = |body: &str| asked(body.as_bytes());
+        assert_eq!(read(r#"{"name":"a:latest"}"#).unwrap(), Asked { model: "a:latest".into(), verbose: false });
+        let both = read(r#"{"model":"a","name":"b","verbose":true}"#).unwrap();
+        assert!(both.is("a") && both.is("a:latest") && !both.is("b") && both.verbose);
+        assert_eq!(read("{}").unwrap_err().text, "model is required");
+        assert_eq!(read("").unwrap_err().text, "missing request body");
+        assert_eq!(read(r#"{"model":7}"#).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn odd_times_are_no_panic() {
+        for created in [i64::MIN, -1, 0, i64::MAX] {
+            let model = Listed { created: Some(created), ..Listed::new("m") };
+            let tags = value(&tags(&[model], &ModelTable::default()));
+            assert_eq!(tags["models"][0]["modified_at"].as_str().unwrap().len(), 30);
+        }
+        for time in ["", "2025", "2025-13-01T00:00:00Z", "2025-02-30T00:00:00Z", "äääääääääääääää"] {
+            assert_eq!(rfc3339(time), None, "{time}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub fn model_not_found(model: &str) -> String {
 /// An upstream's answer that is not a success, as the body for the client. The status stays.
 ///
 /// OpenAI's shape, Anthropic's, Gemini's, that of many a Python server, plain text: the message is passed on. A page of HTML
-/// is not. That a model is unknown is said in Ollama's words when `model` is the one that was asked for.
+/// is not, and neither is what is said of a credential (401). That a model is unknown is said in Ollama's words when `model` is the one that was asked for.
 pub fn translate(status: u16, upstream: &[u8], model: Option<&str>) -> Vec<u8> {
     let value: Option<Value> = serde_json::from_slice(upstream).ok();
     if let (404, Some(model), Some(value)) = (status, model, &value)
@@ -36,7 +36,9 @@ pub fn translate(status: u16, upstream: &[u8], model: Option<&str>) -> Vec<u8> {
     {
         return body(&model_not_found(model));
     }
+    // What a provider says of a key may repeat a piece of it, and the key is the proxy's.
     let text = match &value {
+        _ if status == 401 => Cow::Borrowed(by_status(status)),
         Some(value) => of(value).unwrap_or_else(|| Cow::Borrowed(by_status(status))),
         None => plain(upstream).unwrap_or_else(|| Cow::Borrowed(by_status(status))),
     };
@@ -70,12 +72,12 @@ fn of(value: &Value) -> Option<Cow<'_, str>> {
 fn unknown_model(value: &Value) -> bool {
     let error = value.get("error").unwrap_or(value);
     let is = |name: &str, word: &str| error.get(name).and_then(Value::as_str) == Some(word);
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        text.contains("model") && ["not found", "not exist"].iter().any(|words| text.contains(words))
+    };
     is("code", "model_not_found")
-        || is("type", "not_found_error")
-        || of(value).is_some_and(|text| {
-            let text = text.to_ascii_lowercase();
-            text.contains("model") && (text.contains("not found") || text.contains("does not exist"))
-        })
+        || of(value).is_some_and(|text| says(&text) || is("type", "not_found_error") && text.starts_with("model"))
 }
 
 /// Text that is meant to be read; `None` for nothing, for HTML and for bytes.
@@ -103,5 +105,64 @@ fn by_status(status: u16) -> &'static str {
         429 => "too many requests, try again later",
         502 | 503 | 529 => "the upstream is not available",
         _ => "the upstream reported an error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(status: u16, upstream: &str) -> String {
+        let body: Value = serde_json::from_slice(&translate(status, upstream.as_bytes(), Some("m"))).unwrap();
+        body["error"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_message_is_found_wherever_it_stands() {
+        for (upstream, message) in [
+            (r#"{"error":{"message":"a","type":"t"}}"#, "a"),
+            (r#"{"type":"error","error":{"type":"x","message":"a"}}"#, "a"),
+            (r#"{"error":"a"}"#, "a"),
+            (r#"{"message":"a"}"#, "a"),
+            (r#"{"detail":"a"}"#, "a"),
+            (r#"[{"error":{"message":"a"}}]"#, "a"),
+            ("a\u{7}b", "a b"),
+            (r#"{"error":{"message":""}}"#, "the upstream refused the request"),
+            (r#"{"error":null}"#, "the upstream refused the request"),
+            ("{\"error\":", "the upstream refused the request"),
+            ("", "the upstream refused the request"),
+            ("<!doctype html><p>no</p>", "the upstream refused the request"),
+            ("\0\0", "the upstream refused the request"),
+        ] {
+            assert_eq!(text(400, upstream), message, "{upstream}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_is_told_apart_from_an_unknown_path() {
+        for (upstream, message) in [
+            (r#"{"error":{"message":"x","code":"model_not_found"}}"#, "model 'm' not found"),
+            (r#"{"type":"error","error":{"type":"not_found_error","message":"model: m"}}"#, "model 'm' not found"),
+            (r#"{"message":"The model `m` does not exist."}"#, "model 'm' not found"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            ("404 page not found", "404 page not found"),
+        ] {
+            assert_eq!(text(404, upstream), message, "{upstream}");
+        }
+        assert_eq!(text(400, r#"{"error":{"message":"x","code":"model_not_found"}}"#), "x");
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_passed_on() {
+        let upstream = r#"{"error":{"message":"Incorrect API key provided: sk-abc***xyz."}}"#;
+        assert_eq!(text(401, upstream), "the upstream refused the proxy's credentials");
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let long = format!(r#"{{"error":"{}"}}"#, "ä".repeat(100_000));
+        assert!(text(500, &long).len() <= LONGEST + '…'.len_utf8());
+        assert!(text(500, &"ä".repeat(100_000)).len() <= LONGEST + '…'.len_utf8());
+        assert!(model_not_found(&"m".repeat(100_000)).len() < 300);
     }
 }

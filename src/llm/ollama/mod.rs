@@ -16,12 +16,15 @@ pub mod discovery;
 pub mod errors;
 mod image;
 mod line;
+mod logprob;
 mod message;
 mod openai;
 mod option;
 pub mod request;
 pub mod response;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tool_call;
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::line::{Done, Piece, Totals, nanoseconds, write};
+use super::logprob::logprobs;
 use super::openai::{Answer, Choice, Embedding, Usage, failure};
 use super::request::{Immediate, Nothing};
 use super::tool_call::Gathered;
@@ -88,17 +89,6 @@ fn spoken(plan: &Plan, choices: Option<Vec<Choice<'_>>>, usage: Usage, now: &Mom
 /// Ollama knows two ends; a call of a tool is a `stop` too.
 pub(super) fn done_reason(finish: &str) -> &'static str {
     if finish == "length" { "length" } else { "stop" }
-}
-
-/// Those of a chat have Ollama's shape under `content`. Those of a plain completion have not, and are left out.
-pub(super) fn logprobs(raw: &RawValue) -> Option<Box<RawValue>> {
-    #[derive(serde::Deserialize)]
-    struct Logprobs<'a> {
-        #[serde(borrow)]
-        content: Option<&'a RawValue>,
-    }
-    let logprobs: Logprobs<'_> = super::openai::object(raw.get())?;
-    logprobs.content.filter(|content| content.get().starts_with('[')).map(super::tool_call::single_line)
 }
 
 #[derive(Serialize)]

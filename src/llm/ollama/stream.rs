@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::line::{Done, Piece, Totals, write};
+use super::logprob::logprobs;
 use super::openai::{Answer, Choice, Usage, failure, object};
-use super::response::{done_reason, logprobs};
+use super::response::done_reason;
 use super::tool_call::Gathered;
 use super::{Moment, Plan, errors};
 
