@@ -177,6 +177,8 @@ pub struct Exchange {
     pub user: Option<User>,
     /// Name of the token that a secret path stands for: access control takes it as presented.
     pub vouched: Option<Arc<str>>,
+    /// The mount of an API (`ollama_compat`) that the request came in by; its path is taken off.
+    pub mounted: Option<u32>,
     /// The dialect that the caller speaks, where a handler knows it; else the path tells.
     pub dialect: Option<Dialect>,
     /// Set by handlers that are only for LLM traffic: errors are then told in a dialect on any path.
@@ -253,6 +255,7 @@ impl Exchange {
             captures: SmallVec::new(),
             user: None,
             vouched: None,
+            mounted: None,
             dialect: None,
             llm: false,
             peeked: None,

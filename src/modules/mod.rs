@@ -48,6 +48,7 @@ mod method;
 mod metrics;
 mod model_alias;
 mod models;
+mod ollama_compat;
 mod push;
 mod record;
 mod redir;
@@ -97,6 +98,7 @@ const DIRECTIVES: &[&Directive] = &[
     &reverse_proxy::forward_auth::DIRECTIVE,
     &model_alias::DIRECTIVE,
     &models::DIRECTIVE,
+    &ollama_compat::DIRECTIVE,
     &request_header::DIRECTIVE,
     &encode::DIRECTIVE,
     &push::DIRECTIVE,
@@ -141,6 +143,8 @@ const HANDLERS: &[HandlerModule] = &[
     metrics::HANDLER,
     model_alias::HANDLER,
     models::HANDLER,
+    ollama_compat::HANDLER,
+    ollama_compat::MOUNT_HANDLER,
     push::HANDLER,
     record::HANDLER,
     request_body::HANDLER,

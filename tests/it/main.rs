@@ -26,6 +26,7 @@ mod hostile;
 mod install;
 mod record;
 mod models;
+mod ollama_compat;
 mod reference;
 mod reload;
 mod sdk;

@@ -163,6 +163,12 @@ pub const CODES: &[Code] = &[
         "The option takes one value; the second would silently replace the first. Remove one.",
     ),
     (
+        "duplicate-secret",
+        "two secret paths are the same",
+        "Each `secret` of `ollama_compat` stands for one token: a request by a path that stands for two could not be \
+         told whose rights it has. Give each client a path of its own, such as `openssl rand -hex 16` makes.",
+    ),
+    (
         "duplicate-snippet",
         "a snippet is defined twice",
         "The name of a snippet is unique in the file and everything it imports. Rename one of the two, or remove \
@@ -329,6 +335,13 @@ pub const CODES: &[Code] = &[
         "A method is one word such as `GET` or `POST`; several are separated by blanks, without commas.",
     ),
     (
+        "invalid-mount-path",
+        "a path to put an API under is not usable",
+        "`ollama_compat /ollama` puts the Ollama API under `/ollama`, and everything below that path is meant: write no \
+         `*`. The path begins with a slash and has letters, digits and `-._~` in each part. To bound the directive to \
+         some requests, give it a named matcher: `ollama_compat @name /ollama`.",
+    ),
+    (
         "invalid-number",
         "a number is not usable",
         "The option takes a number in the range stated in its reference page.",
@@ -362,6 +375,12 @@ pub const CODES: &[Code] = &[
         "invalid-rewrite",
         "a rewrite is not usable",
         "The target of the rewrite cannot be made into a valid URI, or one of its regular expressions is wrong.",
+    ),
+    (
+        "invalid-secret-path",
+        "a secret path is not usable",
+        "A secret path is one part of a path, of letters, digits and `-._~`, such as `openssl rand -hex 16` makes. An \
+         empty one, as from a variable that is not set, would let everybody in.",
     ),
     (
         "invalid-share",
@@ -540,6 +559,12 @@ pub const CODES: &[Code] = &[
         "renamed-option",
         "an old name of an option",
         "The option was renamed. The old name still works and means the same.",
+    ),
+    (
+        "short-secret-path",
+        "a secret path can be guessed",
+        "Whoever knows a secret path has the rights of the token it stands for, without any key. Make it as long and \
+         random as a key: `openssl rand -hex 16` makes a good one.",
     ),
     ("text-after-brace", "nothing may follow `{` on its line", "The lines of a block begin below its opening brace."),
     (

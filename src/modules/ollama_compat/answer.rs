@@ -1,0 +1,216 @@
+//! The way back: an answer of the OpenAI API becomes one of Ollama's.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+use super::HANDLER;
+use super::translate::{Server, not_found};
+use crate::base::body::Body;
+use crate::base::error::ProxyError;
+use crate::http::body_filter::{self, Out, Transform, forget_body, hold};
+use crate::http::error::{HandlerError, Refusal};
+use crate::http::exchange::{Exchange, Response};
+use crate::http::handler::LocalFuture;
+use crate::http::stage::AsyncStage;
+use crate::llm::ollama::discovery::Asked;
+use crate::llm::ollama::stream::{End, Stream};
+use crate::llm::ollama::{self, Moment, Plan, discovery, errors, response};
+use crate::llm::sse::{self, Decoder, Event};
+
+/// Bytes of an upstream's answer that is no stream: embeddings of a large batch, images.
+const MAX_ANSWER: usize = 64 << 20;
+/// Bytes of an error body that are read.
+const MAX_ERROR: usize = 256 << 10;
+
+const JSON: HeaderValue = HeaderValue::from_static(ollama::JSON);
+const LINES: HeaderValue = HeaderValue::from_static(ollama::NDJSON);
+
+/// What a list of models is turned into.
+pub enum Wanted {
+    Tags,
+    Running,
+    Show(Asked),
+    Pull(Asked),
+}
+
+/// Turns the answer to `GET /v1/models`.
+pub struct Listing {
+    pub wanted: Wanted,
+    pub server: Arc<Server>,
+}
+
+impl AsyncStage for Listing {
+    fn apply(
+        self: Box<Self>,
+        ex: &mut Exchange,
+        response: Response,
+    ) -> LocalFuture<'_, Result<Response, HandlerError>> {
+        Box::pin(async move {
+            if !response.status().is_success() {
+                return Ok(failed(response, None).await);
+            }
+            let (mut head, body) = whole(response).await?;
+            let mut models = discovery::models(&body).ok_or_else(unreadable)?;
+            let rights = ex.user.as_ref().and_then(|user| user.models.as_deref());
+            models.retain(|m| {
+                rights.is_none_or(|r| r.allows(&m.id)) && self.server.expose.as_ref().is_none_or(|e| e.allows(&m.id))
+            });
+            let table = &self.server.table;
+            let named = |asked: &Asked| models.iter().find(|m| asked.is(&m.id)).ok_or_else(|| not_found(&asked.model));
+            let (kind, body) = match &self.wanted {
+                Wanted::Tags => (JSON, discovery::tags(&models, table)),
+                Wanted::Running => (JSON, discovery::ps(&models, table, SystemTime::now())),
+                Wanted::Show(asked) => (JSON, discovery::show(named(asked)?, table, asked.verbose)),
+                Wanted::Pull(asked) => {
+                    named(asked)?;
+                    (LINES, b"{\"status\":\"success\"}\n".to_vec())
+                }
+            };
+            head.headers.insert(header::CONTENT_TYPE, kind);
+            Ok(Response::from_parts(head, Body::from(Bytes::from(body))))
+        })
+    }
+}
+
+/// Turns the answer to a translated request.
+pub struct Translation {
+    pub plan: Plan,
+}
+
+impl AsyncStage for Translation {
+    fn apply(
+        self: Box<Self>,
+        ex: &mut Exchange,
+        mut response: Response,
+    ) -> LocalFuture<'_, Result<Response, HandlerError>> {
+        Box::pin(async move {
+            let plan = self.plan;
+            if !response.status().is_success() {
+                return Ok(failed(response, Some(&plan.model)).await);
+            }
+            let is_stream =
+                response.headers().get(header::CONTENT_TYPE).is_some_and(|v| sse::is_event_stream(v.as_bytes()));
+            if plan.stream && is_stream {
+                if !body_filter::decode(&mut response) {
+                    return Err(unreadable());
+                }
+                let lines =
+                    Lines { decoder: Decoder::new(sse::MAX_EVENT), stream: Stream::new(plan), started: ex.started };
+                body_filter::transform(&mut response, lines);
+                response.headers_mut().insert(header::CONTENT_TYPE, LINES);
+                return Ok(response);
+            }
+            let (mut head, body) = whole(response).await?;
+            let mut answer = response::whole(&plan, head.status.as_u16(), &body, &moment(ex.started));
+            head.status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            let lines = plan.stream && head.status.is_success();
+            if lines {
+                answer.body.push(b'\n');
+            }
+            head.headers.insert(header::CONTENT_TYPE, if lines { LINES } else { JSON });
+            Ok(Response::from_parts(head, Body::from(Bytes::from(answer.body))))
+        })
+    }
+}
+
+/// Events to lines.
+struct Lines {
+    decoder: Decoder,
+    stream: Stream,
+    started: Instant,
+}
+
+impl Lines {
+    fn event(&mut self, event: &Event, lines: &mut Vec<u8>) {
+        if let Some(data) = event.data() {
+            self.stream.event(&data, &moment(self.started), lines);
+        }
+    }
+}
+
+impl Transform for Lines {
+    fn data(&mut self, chunk: Bytes, out: &mut Out) -> Result<(), ProxyError> {
+        let mut lines = Vec::new();
+        self.decoder.feed(chunk);
+        while let Some(event) = self.decoder.next() {
+            match event {
+                Ok(event) => self.event(&event, &mut lines),
+                Err(_) => {
+                    self.stream.fail("the upstream sent an event that is too long", &mut lines);
+                    out.push(std::mem::take(&mut lines));
+                    out.finish();
+                    break;
+                }
+            }
+        }
+        out.push(lines);
+        Ok(())
+    }
+
+    fn end(&mut self, how: Result<(), ProxyError>, out: &mut Out) -> Result<(), ProxyError> {
+        let mut lines = Vec::new();
+        if let Some(event) = self.decoder.finish() {
+            self.event(&event, &mut lines);
+        }
+        // A stream that has begun ends well on the wire, and says in a line of its own that it is not whole.
+        let end = if how.is_ok() { End::Clean } else { End::Broken };
+        self.stream.end(end, &moment(self.started), &mut lines);
+        out.push(lines);
+        Ok(())
+    }
+}
+
+pub fn moment(started: Instant) -> Moment {
+    Moment { wall: SystemTime::now(), elapsed: started.elapsed() }
+}
+
+/// An answer without upstream.
+pub fn text(text: &'static str) -> Response {
+    with_type(HeaderValue::from_static("text/plain; charset=utf-8"), Body::from(text))
+}
+
+pub fn json(body: impl Into<Bytes>) -> Response {
+    with_type(JSON, Body::from(body.into()))
+}
+
+fn with_type(kind: HeaderValue, body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Head and body of an answer that is read as a whole; what was true only of the old body is gone from the head.
+async fn whole(mut response: Response) -> Result<(http::response::Parts, Bytes), HandlerError> {
+    if !body_filter::decode(&mut response) {
+        return Err(unreadable());
+    }
+    let (mut head, body) = response.into_parts();
+    let body = hold(body, MAX_ANSWER).await?;
+    forget_body(&mut head.headers);
+    Ok((head, body))
+}
+
+/// An upstream's error in Ollama's shape, with its status and headers (`Retry-After`).
+async fn failed(mut response: Response, model: Option<&str>) -> Response {
+    let readable = body_filter::decode(&mut response);
+    let (mut head, body) = response.into_parts();
+    let body = if readable { hold(body, MAX_ERROR).await.unwrap_or_default() } else { Bytes::new() };
+    if !head.status.is_client_error() && !head.status.is_server_error() {
+        // A redirect would lead an Ollama client to an address that speaks something else.
+        head.status = StatusCode::BAD_GATEWAY;
+        head.headers.remove(header::LOCATION);
+    }
+    forget_body(&mut head.headers);
+    head.headers.remove(header::CONTENT_ENCODING);
+    head.headers.insert(header::CONTENT_TYPE, JSON);
+    let body = errors::translate(head.status.as_u16(), &body, model);
+    Response::from_parts(head, Body::from(Bytes::from(body)))
+}
+
+fn unreadable() -> HandlerError {
+    let message = "the upstream's answer could not be understood".into();
+    HandlerError::refusal(502, HANDLER.id, Refusal { message, ..Refusal::default() })
+}
