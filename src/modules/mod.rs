@@ -22,6 +22,7 @@ mod handle_path;
 mod header;
 mod intercept;
 mod invoke;
+mod jwt_auth;
 mod log;
 mod log_append;
 mod log_name;
@@ -93,6 +94,7 @@ const DIRECTIVES: &[&Directive] = &[
     &uri::DIRECTIVE,
     &try_files::DIRECTIVE,
     &auth_token::DIRECTIVE,
+    &jwt_auth::DIRECTIVE,
     &basic_auth::OLD_SPELLING,
     &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
@@ -138,6 +140,7 @@ const HANDLERS: &[HandlerModule] = &[
     header::HANDLER,
     intercept::HANDLER,
     invoke::HANDLER,
+    jwt_auth::HANDLER,
     log_append::HANDLER,
     map::HANDLER,
     metrics::HANDLER,

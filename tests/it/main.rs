@@ -27,6 +27,7 @@ mod install;
 mod record;
 mod models;
 mod ollama_compat;
+mod jwt_auth;
 mod reference;
 mod reload;
 mod sdk;

@@ -25,6 +25,12 @@ pub const CODES: &[Code] = &[
          own port.",
     ),
     (
+        "algorithm-without-key",
+        "an algorithm is accepted that no key can verify",
+        "`algorithms` of `jwt_auth` names one that none of its keys is for: HS256 and its kin need a `secret`, all others a \
+         public key from `key` or `jwks`. A public key is never taken for a secret, or everybody who has it could sign.",
+    ),
+    (
         "ambiguous-site",
         "two sites have the same address",
         "Two site blocks claim the same address, so nobody could say which one a request belongs to. Merge the \
@@ -318,6 +324,18 @@ pub const CODES: &[Code] = &[
          than ignored: a mistyped option would otherwise do nothing.",
     ),
     (
+        "invalid-jwks-url",
+        "the URL of a key set is not usable",
+        "`jwks` takes the address at which an issuer publishes its keys, `https://` and a host first. It stands as `jwks_uri` in \
+         the issuer's `/.well-known/openid-configuration`.",
+    ),
+    (
+        "invalid-jwt-key",
+        "a key file is not usable",
+        "`key` of `jwt_auth` takes a file with public keys or certificates in PEM, or a JSON Web Key (set): RSA from 2048 bits, \
+         EC P-256 or P-384, or Ed25519. The public half of a private key is written by `openssl pkey -in FILE -pubout`.",
+    ),
+    (
         "invalid-listen-address",
         "a listening address is not usable",
         "An address is `[network/]host:port` or `[network/]host:first-last`, or `unix//absolute/path`.",
@@ -423,6 +441,12 @@ pub const CODES: &[Code] = &[
          message names those that fit, or the nearest of them. Words are case-sensitive.",
     ),
     (
+        "jwks-without-tls",
+        "keys are fetched without TLS",
+        "Whoever can change what comes over this connection can put a key of their own in the place of the issuer's, and then \
+         make tokens that open. Use `https://`; plain `http://` is for an issuer on the same machine.",
+    ),
+    (
         "key-in-clear",
         "a key stands in clear in the file",
         "Who can read the file can use the key, and it ends up in backups and version control. Put it into the \
@@ -484,6 +508,12 @@ pub const CODES: &[Code] = &[
         "a site has no certificate",
         "The site is to be served over HTTPS and nothing says where its certificate comes from. Name one with \
          `tls CERT KEY`, or serve plain HTTP with `http://` in the address.",
+    ),
+    (
+        "no-jwt-key",
+        "there is no key to check tokens with",
+        "`jwt_auth` checks signatures with the keys that an issuer publishes (`jwks URL`), with those of files (`key FILE`) or \
+         with a shared secret (`secret TEXT`). At least one of them is needed.",
     ),
     (
         "no-randomness",
@@ -613,6 +643,12 @@ pub const CODES: &[Code] = &[
          missing.",
     ),
     (
+        "unknown-algorithm",
+        "there is no such signature algorithm",
+        "`jwt_auth` knows HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA. `none`, a token \
+         without a signature, is never accepted.",
+    ),
+    (
         "unknown-directive",
         "there is no such directive",
         "The first word of a line in a site is the name of a directive. If the name belongs to a plugin of Caddy, \
@@ -735,6 +771,12 @@ pub const CODES: &[Code] = &[
         "upstream-needs-host",
         "the upstream answers only to its own name",
         "The servers in front of this API refuse a request whose Host is not theirs, usually with 403. The proxy passes the client's Host on, as Caddy does, unless it speaks TLS to the upstream (`https://…`): then it sends the upstream's. Write `https://…`, or add `header_up Host` with the API's name.",
+    ),
+    (
+        "weak-secret",
+        "a secret is too short",
+        "With a token in hand, short secrets can be found by trying: RFC 7518 asks for at least as many bytes as the digest has, \
+         32 for HS256. A variable that is not set gives an empty secret. Make one with `openssl rand -base64 48`.",
     ),
     (
         "wrong-argument-count",
