@@ -1,9 +1,11 @@
 //! Room 1: what LLM APIs say on the wire. Owns: bodies, events and errors of the providers' formats, later usage and
 //! prices. Pure: no I/O, no clock. Must not know: HTTP handling, configuration.
 
+pub mod cursor;
 pub mod date;
 pub mod dialect;
 pub mod error_body;
+pub mod json_view;
 pub mod model_alias;
 pub mod model_glob;
 pub mod model_list;

@@ -84,27 +84,28 @@ fn position(key: &[u8], names: &[&str]) -> Option<usize> {
     serde_json::from_slice::<String>(&quoted).ok().and_then(|text| is(text.as_bytes()))
 }
 
-struct Scan<'a> {
-    json: &'a [u8],
-    at: usize,
+/// Steps through JSON by structure.
+pub(super) struct Scan<'a> {
+    pub(super) json: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl Scan<'_> {
-    fn byte(&self) -> Option<u8> {
+    pub(super) fn byte(&self) -> Option<u8> {
         self.json.get(self.at).copied()
     }
 
-    fn flaw(&self) -> Flaw {
+    pub(super) fn flaw(&self) -> Flaw {
         Flaw::Malformed(self.at.min(self.json.len()))
     }
 
-    fn blank(&mut self) {
+    pub(super) fn blank(&mut self) {
         while matches!(self.byte(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Flaw> {
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Flaw> {
         if self.byte() != Some(byte) {
             return Err(self.flaw());
         }
@@ -113,13 +114,13 @@ impl Scan<'_> {
     }
 
     /// Nothing but blanks is left.
-    fn end(&mut self) -> Result<(), Flaw> {
+    pub(super) fn end(&mut self) -> Result<(), Flaw> {
         self.blank();
         if self.at == self.json.len() { Ok(()) } else { Err(self.flaw()) }
     }
 
     /// A string with its quotes.
-    fn string(&mut self) -> Result<Range<usize>, Flaw> {
+    pub(super) fn string(&mut self) -> Result<Range<usize>, Flaw> {
         let start = self.at;
         self.expect(b'"')?;
         loop {
@@ -145,7 +146,7 @@ impl Scan<'_> {
         if self.at == start { Err(self.flaw()) } else { Ok(()) }
     }
 
-    fn value(&mut self) -> Result<Range<usize>, Flaw> {
+    pub(super) fn value(&mut self) -> Result<Range<usize>, Flaw> {
         let start = self.at;
         match self.byte() {
             Some(b'"') => return self.string(),
