@@ -12,6 +12,7 @@ mod basic_auth;
 mod bind;
 mod copy_response;
 mod cors;
+mod cursor_compat;
 mod encode;
 mod error;
 mod file_server;
@@ -98,6 +99,7 @@ const DIRECTIVES: &[&Directive] = &[
     &basic_auth::OLD_SPELLING,
     &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
+    &cursor_compat::DIRECTIVE,
     &model_alias::DIRECTIVE,
     &models::DIRECTIVE,
     &ollama_compat::DIRECTIVE,
@@ -134,6 +136,7 @@ const HANDLERS: &[HandlerModule] = &[
     copy_response::HANDLER,
     copy_response::HEADERS_HANDLER,
     cors::HANDLER,
+    cursor_compat::HANDLER,
     encode::HANDLER,
     error::HANDLER,
     file_server::HANDLER,
