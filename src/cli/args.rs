@@ -41,6 +41,8 @@ pub enum Command {
     Completion { shell: clap_complete::Shell },
     /// Answer as an OpenAI-compatible API without any model, for trying things offline
     SampleLlm(SampleArgs),
+    /// Say which LLM clients would fail at a gateway, why, and what to write in the Proxyfile
+    Doctor(DoctorArgs),
     /// Print the version
     Version,
 }
@@ -170,6 +172,35 @@ pub struct SampleArgs {
     /// Answer 401 to a request without a key
     #[arg(long)]
     pub require_key: bool,
+}
+
+#[derive(clap::Args)]
+pub struct DoctorArgs {
+    /// Base URL of a running gateway; without it, the configuration file is rehearsed on this machine
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Path of the Ollama API, such as the one of a `secret` of `ollama_compat`
+    #[arg(long, value_name = "PATH")]
+    pub ollama_path: Option<String>,
+    /// Model to chat with; costs a few tokens
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Check for these clients only; may be given several times: sdk, copilot, cursor, zed, open-webui, continue
+    #[arg(long, value_name = "NAME")]
+    pub client: Vec<String>,
+    /// Be the upstream too, at this address; the gateway must send its requests there
+    #[arg(long, value_name = "HOST:PORT")]
+    pub upstream_listen: Option<String>,
+    /// Log file or folder of the gateway, searched for the token; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub log: Vec<PathBuf>,
+    /// Read the client's token from standard input instead of LLMPROXY_TOKEN
+    #[arg(long)]
+    pub token_stdin: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Looked for in this order when no file is named.

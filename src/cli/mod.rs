@@ -2,6 +2,7 @@
 
 mod adapt;
 mod args;
+mod doctor;
 mod explain;
 mod fmt;
 mod remote;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         }
         Command::Show(args) => show::show(&args),
         Command::SampleLlm(args) => sample_llm::sample_llm(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Version => {
             println!("llmproxy {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -17,6 +17,7 @@ mod clients;
 mod configs;
 mod corpus;
 mod cors;
+mod doctor;
 mod examples;
 mod format;
 mod golden_adapt;

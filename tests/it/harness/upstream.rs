@@ -93,23 +93,23 @@ impl Shared {
 }
 
 /// Threads here wait and write little: a thousand of them must be cheap.
-pub(super) fn spawn(work: impl FnOnce() + Send + 'static) {
+pub fn spawn(work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().stack_size(192 * 1024).spawn(work).unwrap();
 }
 
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) target: String,
+pub struct Request {
+    pub method: String,
+    pub target: String,
     version: String,
-    pub(super) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
@@ -140,7 +140,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     Ok(())
 }
 
-pub(super) fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
+pub fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -252,14 +252,14 @@ fn echo(request: &Request, body: &Body, mut out: &TcpStream, shared: &Shared) ->
     out.write_all(format!("{head}Content-Length: {}\r\n\r\n{text}", seen.to_string().len()).as_bytes())
 }
 
-pub(super) struct Body {
+pub struct Body {
     framing: &'static str,
-    pub(super) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     trailers: Vec<(String, String)>,
 }
 
 /// Reads the body as it is framed, after the interim answer that the client may wait for (`interim` writes it).
-pub(super) fn read_body<R: BufRead>(
+pub fn read_body<R: BufRead>(
     request: &Request,
     reader: &mut R,
     interim: impl FnOnce(&mut R, &[u8]) -> std::io::Result<()>,
