@@ -51,6 +51,13 @@ pub fn status(args: &StatusArgs) -> ExitCode {
     let total: usize = status.open_connections.iter().sum();
     println!("connections  {total} on {} workers", status.open_connections.len());
     println!("reloads      {}", status.reloads);
+    for certificate in &status.certificates {
+        let until = if certificate.not_after.is_empty() { "none yet" } else { &certificate.not_after };
+        println!("certificate  {} ({}) until {until}", certificate.name, certificate.issuer);
+        if !certificate.error.is_empty() {
+            println!("             {}", certificate.error);
+        }
+    }
     if let Some(error) = status.last_reload_error {
         println!("\nThe file on disk does not run; the configuration before it does:\n{error}");
     }

@@ -6,6 +6,8 @@
 //! ```
 
 pub mod address;
+mod auto_https;
+pub mod automation;
 mod host_index;
 mod lints;
 pub mod load;

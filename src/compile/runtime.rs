@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::ListenAddr;
@@ -11,6 +12,7 @@ use crate::http::route::RouteList;
 use crate::telemetry::access::AccessLogs;
 use crate::telemetry::log::Logs;
 use crate::tls::ServerTls;
+use crate::tls::automation::Plan;
 
 /// A whole configuration, ready to run.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub struct Runtime {
     pub logs: Logs,
     /// Files that compiling read (certificates, keys): watched beside the configuration itself.
     pub watched: Vec<PathBuf>,
+    /// Certificates to look after.
+    pub certificates: Arc<Plan>,
     /// What compiling found that is probably not meant.
     pub advice: Vec<CompileError>,
     /// How long to wait for open requests at shutdown; `None` = as long as they take.

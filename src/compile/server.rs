@@ -1,6 +1,5 @@
 //! Config → Runtime: servers, listeners, and what cannot run.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +8,15 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::address::ListenAddr;
+use super::auto_https::{self, Additions, REDIRECT_SERVER};
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
-use super::{host_index, logs, tls};
+use super::{automation, host_index, logs, tls};
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
 use crate::config::types::{Config, HttpApp, Module, Server, module_id};
 use crate::http::exchange::ServerFacts;
+use crate::http::route::RouteList;
 use crate::tls::CertStore;
 
 /// Go's and Caddy's default for the largest request head.
@@ -35,7 +36,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
         cx.at("tls", |cx| {
             let store = cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx));
             if let Some(app) = &config.apps.tls {
-                tls::refuse_unsupported(app, &store, cx);
+                tls::refuse_unsupported(app, cx);
             }
             store
         })
@@ -44,7 +45,9 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
     if let Some(http) = &config.apps.http {
         cx.http_port = if http.http_port == 0 { 80 } else { http.http_port };
         cx.https_port = if http.https_port == 0 { 443 } else { http.https_port };
-        cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &store, &mut runtime, cx)));
+        let auto = auto_https::additions(http, &store, cx.http_port, cx.https_port);
+        runtime.certificates = Arc::new(automation::plan(config, &store, &auto.names, &mut cx));
+        cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &store, &mut runtime, cx)));
     }
     if !cx.errors.is_empty() {
         return Err(cx.errors);
@@ -89,32 +92,44 @@ fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
     });
 }
 
-fn compile_http(http: &HttpApp, store: &Arc<CertStore>, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
+fn compile_http(
+    http: &HttpApp,
+    auto: &Additions,
+    store: &Arc<CertStore>,
+    runtime: &mut Runtime,
+    cx: &mut CompileCx<'_>,
+) {
     runtime.grace_period = or_report("grace_period", cx, duration_or(http.grace_period.as_ref(), None));
     runtime.shutdown_delay = or_report("shutdown_delay", cx, duration_or(http.shutdown_delay.as_ref(), None));
     cx.at("servers", |cx| {
-        for (name, server) in &http.servers {
-            cx.at(name, |cx| compile_server(name, server, store, runtime, cx));
+        let added = auto.server.as_ref().map(|server| (REDIRECT_SERVER, server));
+        for (name, server) in http.servers.iter().map(|(name, server)| (name.as_str(), server)).chain(added) {
+            cx.at(name, |cx| compile_server(name, server, auto, store, runtime, cx));
         }
     });
 }
 
-fn compile_server(name: &str, server: &Server, store: &Arc<CertStore>, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
+fn compile_server(
+    name: &str,
+    server: &Server,
+    auto: &Additions,
+    store: &Arc<CertStore>,
+    runtime: &mut Runtime,
+    cx: &mut CompileCx<'_>,
+) {
     refuse_server_options(server, cx);
     let index = runtime.servers.len();
     let facts = facts(name, server, cx);
     cx.at("named_routes", |cx| cx.compile_named_routes(&server.named_routes));
-    let mut routes = cx.at("routes", |cx| cx.compile_routes(&server.routes));
-    routes.index = host_index::build(&server.routes);
+    let routes = routes(name, server, auto, cx);
     let errors =
         server.errors.as_ref().map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
 
     let addresses = listen_addresses(server, cx);
-    let wants_tls = wants_tls(server, cx);
+    let wants_tls = auto.tls.contains(name);
     let mut tls = None;
     let mut strict_sni_host = server.strict_sni_host.unwrap_or(false);
     if wants_tls {
-        refuse_automatic_certificates(server, store, cx);
         let policies = if server.tls_connection_policies.is_empty() {
             vec![Value::Object(serde_json::Map::new())]
         } else {
@@ -145,6 +160,26 @@ fn compile_server(name: &str, server: &Server, store: &Arc<CertStore>, runtime: 
         limits: limits(server, cx),
         logs,
     });
+}
+
+/// The server's routes, with the redirects that automatic HTTPS puts among them.
+fn routes(name: &str, server: &Server, auto: &Additions, cx: &mut CompileCx<'_>) -> RouteList {
+    let mut list = cx.at("routes", |cx| cx.compile_routes(&server.routes));
+    let Some(added) = auto.redirects.get(name) else {
+        list.index = host_index::build(&server.routes);
+        return list;
+    };
+    // Compiled apart, so that the places of the written routes stay what they are.
+    let mut compile = |routes| cx.at("automatic_https", |cx| cx.compile_routes(routes).routes.into_vec());
+    let (named, last) = (compile(&added.named), compile(&added.last));
+    let mut compiled = list.routes.into_vec();
+    let mut written = server.routes.clone();
+    let at = added.at.min(written.len());
+    compiled.splice(at..at, named);
+    compiled.extend(last);
+    written.splice(at..at, added.named.iter().cloned());
+    written.extend(added.last.iter().cloned());
+    RouteList { routes: compiled.into_boxed_slice(), index: host_index::build(&written) }
 }
 
 fn refuse_server_options(server: &Server, cx: &mut CompileCx<'_>) {
@@ -236,57 +271,6 @@ fn listen_addresses(server: &Server, cx: &mut CompileCx<'_>) -> Vec<ListenAddr> 
         }
     }
     out
-}
-
-/// Whether a server speaks TLS: it has connection policies, or automatic HTTPS would give it some (it serves host
-/// names on something other than the HTTP port).
-fn wants_tls(server: &Server, cx: &CompileCx<'_>) -> bool {
-    if !server.tls_connection_policies.is_empty() {
-        return true;
-    }
-    let disabled = server.automatic_https.as_ref().is_some_and(|a| a.disable);
-    !disabled && !only_http_port(server, cx.http_port) && !managed_hosts(server).is_empty()
-}
-
-fn only_http_port(server: &Server, http_port: u16) -> bool {
-    server.listen.iter().all(|text| {
-        ListenAddr::parse(text)
-            .is_ok_and(|all| all.iter().all(|a| matches!(a, ListenAddr::Tcp { port, .. } if *port == http_port)))
-    })
-}
-
-/// Host names of the server's top-level routes that automatic HTTPS would look after.
-fn managed_hosts(server: &Server) -> BTreeSet<String> {
-    let skip = server.automatic_https.as_ref().map_or(&[][..], |a| a.skip.as_slice());
-    let mut hosts = BTreeSet::new();
-    for set in server.routes.iter().flat_map(|r| &r.matcher_sets) {
-        for host in set.get("host").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            if !host.contains('{') && !skip.iter().any(|s| s == host) {
-                hosts.insert(host.to_ascii_lowercase());
-            }
-        }
-    }
-    hosts
-}
-
-/// Certificates cannot be obtained yet: every host needs one from a file.
-fn refuse_automatic_certificates(server: &Server, store: &CertStore, cx: &mut CompileCx<'_>) {
-    let auto = server.automatic_https.as_ref();
-    if auto.is_some_and(|a| a.disable || a.disable_certificates) {
-        return;
-    }
-    let skip = auto.map_or(&[][..], |a| a.skip_certificates.as_slice());
-    let uncovered: Vec<String> =
-        managed_hosts(server).into_iter().filter(|h| !skip.contains(h) && !store.covers(h)).collect();
-    let no_certificate = store.is_empty() && !server.tls_connection_policies.is_empty();
-    if uncovered.is_empty() && !no_certificate {
-        return;
-    }
-    let what = if uncovered.is_empty() { "this site".to_owned() } else { format!("`{}`", uncovered.join("`, `")) };
-    cx.report(
-        CompileError::new("no-certificate", format!("no certificate for {what}: obtaining certificates automatically is not supported by this version of llmproxy"))
-            .help("give certificate files with `tls CERT KEY`, or serve plain HTTP with an `http://` address"),
-    );
 }
 
 fn protocols(server: &Server, cx: &mut CompileCx<'_>) -> Protocols {

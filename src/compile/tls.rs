@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{Automation, AutomationPolicy};
 use crate::config::types::TlsApp;
-use crate::tls::{CertStore, Certificate, ClientAuth, Policy, Selection, ServerTls, curve_by_name, suite_by_name};
+use crate::tls::{
+    CertStore, Certificate, ClientAuth, ManagedStore, Policy, Selection, ServerTls, curve_by_name, suite_by_name,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +42,7 @@ pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
     for (loader, value) in &app.certificates {
         cx.at(loader, |cx| {
             let result = match loader.as_str() {
-                // Names to manage: those that no loaded certificate covers are refused with their server.
+                // Names to look after: see `automation`.
                 "automate" => Ok(()),
                 "load_files" => load_files(value, &mut loaded, cx),
                 "load_pem" => load_pem(value, &mut loaded, cx),
@@ -52,12 +54,11 @@ pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
             }
         });
     }
-    CertStore::new(loaded)
+    CertStore::new(loaded, Arc::clone(ManagedStore::shared()))
 }
 
-/// What the TLS app asks for and cannot have yet. Settings of managed certificates are not among it: a name without a
-/// certificate file is refused as such.
-pub fn refuse_unsupported(app: &TlsApp, store: &CertStore, cx: &mut CompileCx<'_>) {
+/// What the TLS app asks for and cannot have yet.
+pub fn refuse_unsupported(app: &TlsApp, cx: &mut CompileCx<'_>) {
     let parts = [
         ("encrypted_client_hello", app.encrypted_client_hello.is_some(), "Encrypted ClientHello (`ech`)"),
         ("session_tickets", app.session_tickets.is_some(), "configuration of session tickets"),
@@ -67,13 +68,6 @@ pub fn refuse_unsupported(app: &TlsApp, store: &CertStore, cx: &mut CompileCx<'_
         if is_set {
             cx.at(field, |cx| cx.report(CompileError::not_supported(what)));
         }
-    }
-    let named = app.certificates.get("automate").and_then(Value::as_array).into_iter().flatten();
-    let uncovered: Vec<&str> = named.filter_map(Value::as_str).filter(|name| !store.covers(name)).collect();
-    if !uncovered.is_empty() {
-        let names = uncovered.join("`, `");
-        let message = format!("no certificate for `{names}`: {}", CompileError::not_supported("managing it").message);
-        cx.at("certificates", |cx| cx.at("automate", |cx| cx.report(CompileError::new("no-certificate", message))));
     }
     if app.automation.is_some() {
         cx.at("automation", |cx| refuse_on_demand(app.automation.as_ref(), cx));

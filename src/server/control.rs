@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::tls::manager::CertificateState;
+
 /// Longest request line: a path and a flag.
 const MAX_REQUEST: u64 = 64 * 1024;
 
@@ -49,6 +51,9 @@ pub struct Status {
     pub open_connections: Vec<usize>,
     pub uptime_seconds: u64,
     pub reloads: u64,
+    /// Certificates that are looked after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateState>,
     /// Why the file on disk is not what runs, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload_error: Option<String>,

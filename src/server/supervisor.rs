@@ -16,6 +16,8 @@ use crate::base::diagnostic::{self, Diagnostic};
 use crate::compile::load::{self, Format, Loaded, Source};
 use crate::config::registry::Registry;
 use crate::telemetry::process;
+use crate::tls::ManagedStore;
+use crate::tls::manager::Manager;
 
 /// How long the end of the program waits for logs to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -84,6 +86,7 @@ struct Supervisor {
     source: Source,
     registry: &'static Registry,
     server: Server,
+    certificates: Manager,
     watch: Option<FileWatch>,
     started: Instant,
     reloads: u64,
@@ -131,10 +134,20 @@ impl Supervisor {
             return Exit::StartFailed;
         }
         process::use_logs(&runtime.logs);
+        let certificates = match Manager::start(Arc::clone(ManagedStore::shared())) {
+            Ok(manager) => manager,
+            Err(error) => {
+                eprintln!("llmproxy: cannot start looking after certificates: {error}");
+                return Exit::StartFailed;
+            }
+        };
+        let plan = Arc::clone(&runtime.certificates);
+        certificates.prepare(&plan).await;
         if let Err(error) = server.swap(Arc::new(runtime)).await {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
         }
+        certificates.apply(&plan);
         let (send, commands) = mpsc::channel(16);
         let control = bind_control(&options.control);
         if let Some(control) = &control {
@@ -150,6 +163,7 @@ impl Supervisor {
             source: options.source,
             registry: options.registry,
             server,
+            certificates,
             watch,
             started: Instant::now(),
             reloads: 0,
@@ -231,6 +245,7 @@ impl Supervisor {
             open_connections: self.server.open_connections(),
             uptime_seconds: self.started.elapsed().as_secs(),
             reloads: self.reloads,
+            certificates: self.certificates.states(),
             last_reload_error: self.last_error.clone(),
         }
     }
@@ -287,10 +302,13 @@ impl Supervisor {
             return Answer { ok: false, message, status: None };
         }
         let logs = runtime.logs.clone();
+        let plan = Arc::clone(&runtime.certificates);
+        self.certificates.prepare(&plan).await;
         if let Err(error) = self.server.swap(Arc::new(runtime)).await {
             message.push_str(&format!("{error}\n"));
             return Answer { ok: false, message, status: None };
         }
+        self.certificates.apply(&plan);
         process::use_logs(&logs);
         self.source = source;
         Answer { ok: true, message, status: None }

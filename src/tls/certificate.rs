@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
 
 /// Ready to serve, shared by all handshakes.
 #[derive(Debug, Clone)]
@@ -16,6 +17,28 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// Tags that connection policies select by.
     pub tags: Vec<String>,
+    pub validity: Validity,
+}
+
+/// From when and until when a certificate is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+}
+
+impl Validity {
+    #[must_use]
+    pub fn is_expired(&self, now: OffsetDateTime) -> bool {
+        now >= self.not_after
+    }
+
+    /// When so small a share of the life is left that the certificate should be renewed.
+    #[must_use]
+    pub fn renewal(&self, ratio: f64) -> OffsetDateTime {
+        let life = (self.not_after - self.not_before).as_seconds_f64();
+        self.not_after - time::Duration::seconds_f64(life * ratio)
+    }
 }
 
 /// Why a certificate cannot be used. Names files, never key material.
@@ -48,18 +71,18 @@ impl Certificate {
         let Some(leaf) = chain.first() else {
             return Err(LoadError("the file holds no certificate".into()));
         };
-        let names = names(leaf)?;
+        let (names, validity) = read(leaf)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| LoadError("the key is not a valid PEM key".into()))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|e| {
             LoadError(format!("certificate and key do not belong together, or the key is of an unknown kind: {e}"))
         })?;
-        Ok(Self { key: Arc::new(certified), names, tags })
+        Ok(Self { key: Arc::new(certified), names, tags, validity })
     }
 }
 
-/// Subject alternative names, else the common name.
-fn names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, LoadError> {
+/// Subject alternative names, else the common name; and the validity.
+fn read(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Validity), LoadError> {
     use x509_parser::extensions::GeneralName;
     let (_, cert) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|_| LoadError("the certificate is not valid X.509".into()))?;
@@ -83,5 +106,10 @@ fn names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, LoadError> {
         let common = cert.subject().iter_common_name().next().and_then(|c| c.as_str().ok());
         names.extend(common.map(str::to_ascii_lowercase));
     }
-    Ok(names)
+    let time = |t: x509_parser::time::ASN1Time| {
+        OffsetDateTime::from_unix_timestamp(t.timestamp())
+            .map_err(|_| LoadError("the certificate's validity is not a time".into()))
+    };
+    let validity = cert.validity();
+    Ok((names, Validity { not_before: time(validity.not_before)?, not_after: time(validity.not_after)? }))
 }

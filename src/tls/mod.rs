@@ -6,10 +6,18 @@
 //! policies (SNI patterns, versions, ALPN) ────┴─▶ ServerTls ─choose(SNI)─▶ rustls::ServerConfig ─▶ handshake
 //! ```
 
+pub mod authority;
+pub mod automation;
 mod certificate;
+mod key_type;
+mod managed;
+pub mod manager;
 mod policy;
 mod resolver;
+pub mod subject;
 
-pub use certificate::{Certificate, LoadError};
+pub use certificate::{Certificate, LoadError, Validity};
+pub use key_type::KeyType;
+pub use managed::ManagedStore;
 pub use policy::{ClientAuth, Policy, ServerTls, curve_by_name, suite_by_name};
 pub use resolver::{CertStore, Selection};

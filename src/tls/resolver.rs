@@ -7,24 +7,26 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificate::Certificate;
+use super::managed::ManagedStore;
 
-/// All loaded certificates, by name.
+/// All loaded certificates, by name, with those that are managed behind them.
 #[derive(Debug, Default)]
 pub struct CertStore {
     certificates: Vec<Certificate>,
     by_name: HashMap<String, Vec<usize>>,
+    managed: Arc<ManagedStore>,
 }
 
 impl CertStore {
     #[must_use]
-    pub fn new(certificates: Vec<Certificate>) -> Self {
+    pub fn new(certificates: Vec<Certificate>, managed: Arc<ManagedStore>) -> Self {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, certificate) in certificates.iter().enumerate() {
             for name in &certificate.names {
                 by_name.entry(name.clone()).or_default().push(index);
             }
         }
-        Self { certificates, by_name }
+        Self { certificates, by_name, managed }
     }
 
     #[must_use]
@@ -94,7 +96,11 @@ impl Resolver {
             }
             first
         };
-        let named = |name: &str| pick(&mut self.store.matching(name).iter().copied());
+        // Given by file before obtained: the admin chose that one.
+        let named = |name: &str| {
+            let given = pick(&mut self.store.matching(name).iter().copied());
+            given.or_else(|| if self.selection.narrows() { None } else { self.store.managed.get(name) })
+        };
         name.as_deref()
             .and_then(named)
             .or_else(|| self.selection.narrows().then(|| pick(&mut (0..self.store.certificates.len()))).flatten())
@@ -121,6 +127,10 @@ mod tests {
         Certificate::from_pem(chain.as_bytes(), key.as_bytes(), vec![tag.to_owned()]).unwrap()
     }
 
+    fn store(certificates: Vec<Certificate>) -> CertStore {
+        CertStore::new(certificates, Arc::default())
+    }
+
     fn found(resolver: &Resolver, name: Option<&str>) -> Option<usize> {
         let key = resolver.find(name, |_| true)?;
         resolver.store.certificates.iter().position(|c| Arc::ptr_eq(&c.key, &key))
@@ -128,7 +138,7 @@ mod tests {
 
     #[test]
     fn exact_before_wildcard_and_one_label_only() {
-        let store = CertStore::new(vec![certificate(&["*.a.test"], "w"), certificate(&["x.a.test"], "x")]);
+        let store = store(vec![certificate(&["*.a.test"], "w"), certificate(&["x.a.test"], "x")]);
         let resolver = Resolver { store: Arc::new(store), selection: Selection::default() };
         assert_eq!(found(&resolver, Some("X.a.test")), Some(1));
         assert_eq!(found(&resolver, Some("y.a.test")), Some(0));
@@ -138,8 +148,7 @@ mod tests {
 
     #[test]
     fn a_tagged_policy_serves_its_certificate_for_any_name() {
-        let store =
-            Arc::new(CertStore::new(vec![certificate(&["a.test"], "cert0"), certificate(&["b.test"], "cert1")]));
+        let store = Arc::new(store(vec![certificate(&["a.test"], "cert0"), certificate(&["b.test"], "cert1")]));
         let selection = Selection { any_tag: vec!["cert1".into()], ..Selection::default() };
         let resolver = Resolver { store, selection };
         assert_eq!(found(&resolver, Some("a.test")), Some(1));
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn default_and_fallback_names_apply() {
-        let store = Arc::new(CertStore::new(vec![certificate(&["a.test"], ""), certificate(&["b.test"], "")]));
+        let store = Arc::new(store(vec![certificate(&["a.test"], ""), certificate(&["b.test"], "")]));
         let selection = Selection {
             default_sni: Some("a.test".into()),
             fallback_sni: Some("b.test".into()),

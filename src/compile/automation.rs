@@ -1,0 +1,221 @@
+//! How the certificates of a configuration are to be had: policies, issuers, storage and authorities, from its `tls`,
+//! `pki` and `storage` parts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::env;
+use crate::config::compile_cx::{CompileCx, CompileError, read_value};
+use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, Issuer, Pki};
+use crate::config::types::Config;
+use crate::storage::FileStorage;
+use crate::tls::authority::AuthoritySettings;
+use crate::tls::automation::{Automation, Plan, RENEWAL_RATIO};
+use crate::tls::{CertStore, KeyType, subject};
+
+/// Makes the plan for `names`, each with the server that serves it, and those that the `tls` part names itself.
+pub fn plan(config: &Config, store: &CertStore, names: &BTreeMap<String, String>, cx: &mut CompileCx<'_>) -> Plan {
+    let storage = storage(config.storage.as_ref());
+    let mut plan = Plan { storage, ..Plan::default() };
+    cx.at("apps", |cx| {
+        cx.at("pki", |cx| plan.authorities = authorities(config.apps.pki.as_ref(), cx));
+        let policies = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
+        let mut wanted: Vec<(String, Option<&String>)> =
+            names.iter().map(|(name, server)| (name.clone(), Some(server))).collect();
+        wanted.extend(named_by_tls(config).filter(|n| !names.contains_key(n) && !store.covers(n)).map(|n| (n, None)));
+        // One message for all names that share a fault.
+        let mut refused: BTreeMap<Option<&String>, Vec<String>> = BTreeMap::new();
+        let mut made: BTreeMap<usize, Arc<Automation>> = BTreeMap::new();
+        for (name, server) in wanted {
+            let chosen = choose(&policies, &name);
+            let automation = made.entry(chosen).or_insert_with(|| Arc::new(automation(&policies, chosen)));
+            if automation.issuers.iter().all(|issuer| matches!(issuer, Issuer::Internal(_))) {
+                plan.names.insert(name, Arc::clone(automation));
+            } else {
+                refused.entry(server).or_default().push(name);
+            }
+        }
+        for (server, names) in refused {
+            refuse(server, &names, cx);
+        }
+    });
+    plan
+}
+
+/// Certificates of public CAs cannot be had yet.
+fn refuse(server: Option<&String>, names: &[String], cx: &mut CompileCx<'_>) {
+    let message = format!(
+        "no certificate for `{}`: obtaining certificates from a CA is not supported by this version of llmproxy",
+        names.join("`, `")
+    );
+    let error = CompileError::new("no-certificate", message).help(
+        "give certificate files with `tls CERT KEY`, use the internal CA with `tls internal`, or serve plain HTTP with an `http://` address",
+    );
+    match server {
+        Some(server) => cx.at("http", |cx| cx.at("servers", |cx| cx.at(server, |cx| cx.report(error)))),
+        None => cx.at("tls", |cx| cx.at("certificates", |cx| cx.at("automate", |cx| cx.report(error)))),
+    }
+}
+
+/// Names that the configuration asks for whether or not a site serves them.
+fn named_by_tls(config: &Config) -> impl Iterator<Item = String> {
+    let named = config.apps.tls.as_ref().and_then(|tls| tls.certificates.get("automate")).and_then(Value::as_array);
+    named.into_iter().flatten().filter_map(Value::as_str).map(str::to_ascii_lowercase)
+}
+
+fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Vec<AutomationPolicy> {
+    let Some(value) = config.apps.tls.as_ref().and_then(|tls| tls.automation.as_ref()) else { return Vec::new() };
+    let read: Policies = match read_value(value) {
+        Ok(read) => read,
+        Err(error) => {
+            cx.report(error);
+            return Vec::new();
+        }
+    };
+    for (i, policy) in read.policies.iter().enumerate() {
+        if KeyType::named(&policy.key_type).is_none() {
+            let error = CompileError::not_supported(format_args!("key type `{}`", policy.key_type));
+            cx.at("policies", |cx| cx.at(i, |cx| cx.report(error)));
+        }
+        if policy.storage.is_some() {
+            let error = CompileError::not_supported("a storage of one policy's own");
+            cx.at("policies", |cx| cx.at(i, |cx| cx.report(error)));
+        }
+    }
+    read.policies
+}
+
+/// Numbers that stand for policies that a configuration does not write.
+const DEFAULT: usize = usize::MAX;
+const INTERNAL: usize = usize::MAX - 1;
+
+/// The policy for a name: the first that has it among its subjects; else the internal CA for what no public one would
+/// sign; else the first that is for all names.
+fn choose(policies: &[AutomationPolicy], name: &str) -> usize {
+    let named = |p: &AutomationPolicy| p.subjects.iter().any(|s| subject::matches(&s.to_ascii_lowercase(), name));
+    if let Some(found) = policies.iter().position(named) {
+        return found;
+    }
+    if !subject::qualifies_for_public(name) {
+        return INTERNAL;
+    }
+    policies.iter().position(|p| p.subjects.is_empty()).unwrap_or(DEFAULT)
+}
+
+fn automation(policies: &[AutomationPolicy], chosen: usize) -> Automation {
+    let policy = policies.get(chosen);
+    let internal = || vec![Issuer::Internal(Default::default())];
+    let public = || vec![Issuer::from(AcmeIssuer::default())];
+    let issuers = match policy {
+        Some(policy) if !policy.issuers.is_empty() => policy.issuers.clone(),
+        Some(policy)
+            if !policy.subjects.is_empty() && policy.subjects.iter().all(|s| !subject::qualifies_for_public(s)) =>
+        {
+            internal()
+        }
+        Some(_) => public(),
+        None if chosen == INTERNAL => internal(),
+        None => public(),
+    };
+    let told = policy.map_or(0.0, |p| p.renewal_window_ratio);
+    Automation {
+        issuers,
+        key_type: policy.and_then(|p| KeyType::named(&p.key_type)).unwrap_or_default(),
+        renewal_ratio: if told > 0.0 { told } else { RENEWAL_RATIO },
+    }
+}
+
+fn authorities(pki: Option<&Value>, cx: &mut CompileCx<'_>) -> BTreeMap<String, AuthoritySettings> {
+    let Some(pki) = pki else { return BTreeMap::new() };
+    let pki: Pki = match read_value(pki) {
+        Ok(read) => read,
+        Err(error) => {
+            cx.report(error);
+            return BTreeMap::new();
+        }
+    };
+    let mut out = BTreeMap::new();
+    for (id, ca) in pki.certificate_authorities {
+        cx.at("certificate_authorities", |cx| {
+            cx.at(&id, |cx| {
+                if ca.intermediate.is_some() {
+                    cx.report(CompileError::not_supported("an intermediate given as files"));
+                }
+                if ca.storage.is_some() {
+                    cx.report(CompileError::not_supported("a storage of one authority's own"));
+                }
+            });
+        });
+        let root_files = ca.root.map(|pair| (pair.certificate, pair.private_key));
+        cx.watched.extend(root_files.iter().flat_map(|(c, k)| [PathBuf::from(c), PathBuf::from(k)]));
+        let settings = AuthoritySettings {
+            name: ca.name,
+            root_common_name: ca.root_common_name,
+            intermediate_common_name: ca.intermediate_common_name,
+            intermediate_lifetime: ca.intermediate_lifetime.positive().unwrap_or_default(),
+            root_files,
+        };
+        out.insert(id, settings);
+    }
+    out
+}
+
+/// The folder of the `storage` option, else the default one.
+fn storage(module: Option<&Value>) -> FileStorage {
+    let root = module.and_then(|m| m.get("root")).and_then(Value::as_str).filter(|root| !root.is_empty());
+    FileStorage::new(root.map_or_else(default_folder, PathBuf::from))
+}
+
+/// `$STATE_DIRECTORY` as systemd gives it, else `$XDG_DATA_HOME/llmproxy`, else `~/.local/share/llmproxy`.
+#[must_use]
+pub fn default_folder() -> PathBuf {
+    let env = env::current();
+    let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // Several state directories are separated by colons; the first is ours.
+    let state = set("STATE_DIRECTORY").map(|p| p.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or(p));
+    state
+        .or_else(|| set("XDG_DATA_HOME").map(|p| p.join("llmproxy")))
+        .or_else(|| set("HOME").map(|p| p.join(".local/share/llmproxy")))
+        .unwrap_or_else(|| PathBuf::from("llmproxy-data"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn chosen(policies: Value, name: &str) -> Automation {
+        let policies: Vec<AutomationPolicy> = serde_json::from_value(policies).unwrap();
+        automation(&policies, choose(&policies, name))
+    }
+
+    fn is_internal(automation: &Automation) -> bool {
+        matches!(automation.issuers[..], [Issuer::Internal(_)])
+    }
+
+    #[test]
+    fn names_that_no_public_ca_signs_get_the_internal_one() {
+        for name in ["localhost", "127.0.0.1", "a.internal"] {
+            assert!(is_internal(&chosen(json!([]), name)), "{name}");
+            assert!(is_internal(&chosen(json!([{"key_type": "p384"}]), name)), "{name}");
+            assert!(is_internal(&chosen(json!([{"subjects": [name], "key_type": "p384"}]), name)), "{name}");
+        }
+        assert!(!is_internal(&chosen(json!([]), "a.test")));
+    }
+
+    #[test]
+    fn a_policy_for_the_name_comes_before_the_general_one() {
+        let policies = json!([
+            {"subjects": ["*.a.test"], "issuers": [{"module": "internal"}], "key_type": "p384", "renewal_window_ratio": 0.5},
+            {"issuers": [{"module": "acme"}]},
+        ]);
+        let own = chosen(policies.clone(), "x.a.test");
+        assert_eq!((is_internal(&own), own.key_type, own.renewal_ratio), (true, KeyType::P384, 0.5));
+        assert!(!is_internal(&chosen(policies.clone(), "b.test")));
+        // What is told for all names is not for local ones, as in Caddy.
+        assert!(is_internal(&chosen(policies, "localhost")));
+    }
+}

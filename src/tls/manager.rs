@@ -1,0 +1,162 @@
+//! Looks after certificates: has each name's from the storage or from an issuer, and renews it in time.
+//!
+//! Runs on a thread of its own, so that neither requests nor commands wait for a disk or a CA. What was obtained stays
+//! over reloads; a name that a new configuration no longer has is let go.
+//!
+//! ```text
+//! Plan ─prepare─▶ what is kept, or made at once ─▶ ManagedStore ─▶ handshakes
+//!      └─apply──▶ one task a name: wait until due ─▶ lock ─▶ issuer ─▶ storage ─▶ ManagedStore
+//! ```
+
+mod life;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::automation::{Automation, Plan};
+use super::managed::ManagedStore;
+use source::Source;
+
+/// Longest that a reload waits for certificates that can be had at once.
+const PREPARE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A handle to the thread that looks after certificates; the thread ends with it.
+pub struct Manager {
+    commands: mpsc::UnboundedSender<Command>,
+    states: States,
+}
+
+enum Command {
+    Prepare(Arc<Plan>, oneshot::Sender<()>),
+    Apply(Arc<Plan>),
+}
+
+/// How the certificate of one name stands, for `llmproxy status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateState {
+    pub name: String,
+    /// The storage key of its issuer, such as `local`; empty when there is no certificate yet.
+    pub issuer: String,
+    /// RFC 3339; empty when there is no certificate yet.
+    pub not_after: String,
+    /// Why the latest attempt failed; empty when it did not.
+    pub error: String,
+}
+
+type States = Arc<Mutex<HashMap<String, CertificateState>>>;
+
+impl Manager {
+    /// Starts the thread.
+    pub fn start(store: Arc<ManagedStore>) -> std::io::Result<Self> {
+        let (commands, mut received) = mpsc::unbounded_channel();
+        let states = States::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let own_states = Arc::clone(&states);
+        std::thread::Builder::new().name("certificates".into()).spawn(move || {
+            runtime.block_on(async move {
+                let mut keeper = Keeper { store, states: own_states, tasks: HashMap::new() };
+                while let Some(command) = received.recv().await {
+                    match command {
+                        Command::Prepare(plan, done) => {
+                            let _ = tokio::time::timeout(PREPARE_LIMIT, keeper.prepare(&plan)).await;
+                            let _ = done.send(());
+                        }
+                        Command::Apply(plan) => keeper.apply(&plan),
+                    }
+                }
+            });
+        })?;
+        Ok(Self { commands, states })
+    }
+
+    /// Has what can be had at once: certificates that are kept, and those of the internal CA. To be awaited before a
+    /// configuration goes live, so that its first handshake finds them. What is already served stays.
+    pub async fn prepare(&self, plan: &Arc<Plan>) {
+        let (done, prepared) = oneshot::channel();
+        if self.commands.send(Command::Prepare(Arc::clone(plan), done)).is_ok() {
+            let _ = prepared.await;
+        }
+    }
+
+    /// Looks after exactly these names from now on.
+    pub fn apply(&self, plan: &Arc<Plan>) {
+        let _ = self.commands.send(Command::Apply(Arc::clone(plan)));
+    }
+
+    /// Every name with how it stands, sorted.
+    #[must_use]
+    pub fn states(&self) -> Vec<CertificateState> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<CertificateState> = states.values().cloned().collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}
+
+struct Keeper {
+    store: Arc<ManagedStore>,
+    states: States,
+    tasks: HashMap<String, Task>,
+}
+
+struct Task {
+    /// What it was started for: another policy or storage asks for another task.
+    automation: Arc<Automation>,
+    plan: Arc<Plan>,
+    handle: JoinHandle<()>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Keeper {
+    fn source(&self, plan: &Arc<Plan>, automation: &Arc<Automation>) -> Source {
+        Source {
+            plan: Arc::clone(plan),
+            automation: Arc::clone(automation),
+            store: Arc::clone(&self.store),
+            states: Arc::clone(&self.states),
+        }
+    }
+
+    async fn prepare(&self, plan: &Arc<Plan>) {
+        for (name, automation) in &plan.names {
+            if !self.is_looked_after(plan, name, automation) {
+                self.source(plan, automation).prepare(name).await;
+            }
+        }
+    }
+
+    fn apply(&mut self, plan: &Arc<Plan>) {
+        self.tasks.retain(|name, _| plan.names.contains_key(name));
+        for (name, automation) in &plan.names {
+            if self.is_looked_after(plan, name, automation) {
+                continue;
+            }
+            let source = self.source(plan, automation);
+            let handle = tokio::spawn(life::of(name.clone(), source));
+            let task = Task { automation: Arc::clone(automation), plan: Arc::clone(plan), handle };
+            self.tasks.insert(name.clone(), task);
+        }
+        self.store.keep_only(|name| plan.names.contains_key(name));
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| plan.names.contains_key(name));
+    }
+
+    fn is_looked_after(&self, plan: &Plan, name: &str, automation: &Automation) -> bool {
+        self.tasks.get(name).is_some_and(|task| {
+            *task.automation == *automation
+                && task.plan.storage == plan.storage
+                && task.plan.authorities == plan.authorities
+                && !task.handle.is_finished()
+        })
+    }
+}
