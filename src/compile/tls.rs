@@ -38,7 +38,8 @@ struct LoadPem {
 /// Loads every certificate that the configuration names, and notes their files to be watched.
 pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
     let mut loaded = Vec::new();
-    let Some(app) = app else { return CertStore::default() };
+    let managed = Arc::clone(ManagedStore::shared());
+    let Some(app) = app else { return CertStore::new(loaded, managed) };
     for (loader, value) in &app.certificates {
         cx.at(loader, |cx| {
             let result = match loader.as_str() {
@@ -54,7 +55,7 @@ pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
             }
         });
     }
-    CertStore::new(loaded, Arc::clone(ManagedStore::shared()))
+    CertStore::new(loaded, managed)
 }
 
 /// What the TLS app asks for and cannot have yet.
