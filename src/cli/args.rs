@@ -35,6 +35,8 @@ pub enum Command {
     Fmt(FmtArgs),
     /// Explain a diagnostic code
     Explain(ExplainArgs),
+    /// Write a Proxyfile that does what another proxy's settings do
+    Migrate(MigrateArgs),
     /// Show a record that `record` made, or list those of a folder
     Show(ShowArgs),
     /// Print a shell completion script
@@ -146,6 +148,28 @@ pub struct FmtArgs {
 pub struct ExplainArgs {
     /// A code such as `unknown-directive`; without it all codes are listed
     pub code: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct MigrateArgs {
+    #[command(subcommand)]
+    pub from: MigrateFrom,
+}
+
+#[derive(Subcommand)]
+pub enum MigrateFrom {
+    /// From the environment variables of gpt-reverse-proxy
+    GptReverseProxy(MigrateEnvArgs),
+}
+
+#[derive(clap::Args)]
+pub struct MigrateEnvArgs {
+    /// The `.env` file; values that may be secrets stay there
+    #[arg(long, value_name = "FILE")]
+    pub env_file: PathBuf,
+    /// Write the Proxyfile here, where no file may be [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@ mod args;
 mod doctor;
 mod explain;
 mod fmt;
+mod migrate;
 mod remote;
 mod run;
 mod sample_llm;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Args::command(), "llmproxy", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Migrate(args) => migrate::migrate(&args),
         Command::Show(args) => show::show(&args),
         Command::SampleLlm(args) => sample_llm::sample_llm(&args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -29,6 +29,7 @@ mod install;
 mod models;
 mod ollama_compat;
 mod jwt_auth;
+mod migrate;
 mod record;
 mod reference;
 mod reload;
