@@ -101,14 +101,33 @@ impl Facts<'_> {
 /// How a model wants to be asked in the OpenAI format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asks {
-    /// `reasoning_effort` may be sent. For unknown models it is sent when a client asks for thinking.
-    pub effort: bool,
+    /// The words that `reasoning_effort` may be, from little to much; none: it is not sent.
+    pub efforts: Efforts,
     /// The `reasoning_effort` that means: do not think. `None`: nothing is sent.
     pub effort_off: Option<&'static str>,
     /// `max_completion_tokens` in place of `max_tokens`.
     pub max_completion_tokens: bool,
-    /// Refuses `temperature` (but 1), `top_p`, penalties, `stop` and `logprobs`.
+    /// Refuses `temperature` (but 1), `top_p` and penalties.
     pub no_sampling: bool,
+    /// Refuses `stop` and `logprobs`.
+    pub no_stop: bool,
+}
+
+/// Words of `reasoning_effort`, from little to much, with a `/` between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Efforts(&'static str);
+
+impl Efforts {
+    const LEVELS: [&'static str; 3] = ["low", "medium", "high"];
+    /// What most models take. For unknown models they are sent when a client asks for thinking.
+    const ALL: Self = Self("low/medium/high");
+
+    /// The word for a wanted `low`, `medium` or `high`: itself, else the next that is more, else the most there is.
+    pub fn nearest(self, wanted: &str) -> Option<&'static str> {
+        let rank = |word: &str| Self::LEVELS.iter().position(|level| *level == word);
+        let words = || self.0.split('/').filter(|word| !word.is_empty());
+        words().find(|word| rank(word) >= rank(wanted)).or(words().next_back())
+    }
 }
 
 /// An entry of the file: what it says of the models that its glob fits; `None` leaves it to the table.
@@ -222,7 +241,13 @@ const UNKNOWN: Facts<'static> = Facts {
     parameter_size: "",
     quantization: "",
     display: "",
-    asks: Asks { effort: true, effort_off: None, max_completion_tokens: false, no_sampling: false },
+    asks: Asks {
+        efforts: Efforts::ALL,
+        effort_off: None,
+        max_completion_tokens: false,
+        no_sampling: false,
+        no_stop: false,
+    },
 };
 
 /// `None` for a comment or an empty line; a test sees to it that every other line is one.
@@ -234,12 +259,12 @@ fn row(line: &'static str) -> Option<Row> {
     let mut rest = line;
     let glob = word(&mut rest)?;
     let context = word(&mut rest)?.parse().ok()?;
-    let output = number(word(&mut rest)?)?.unwrap_or(0);
+    let output = number(word(&mut rest)?)?;
     let capabilities = capabilities(word(&mut rest)?)?;
     let asks = asks(word(&mut rest)?)?;
     let architecture = word(&mut rest)?;
     let parameter_size = text(word(&mut rest)?);
-    let embedding_length = number(word(&mut rest)?)?;
+    let embedding_length = Some(number(word(&mut rest)?)?).filter(|length| *length > 0);
     let display = text(rest);
     let facts = Facts {
         known: true,
@@ -268,9 +293,9 @@ fn text(word: &str) -> &str {
     if word == "-" { "" } else { word }
 }
 
-/// The outer `None`: not a number.
-fn number(word: &str) -> Option<Option<u64>> {
-    if word == "-" { Some(None) } else { word.parse().ok().map(Some) }
+/// `-` is zero.
+fn number(word: &str) -> Option<u64> {
+    if word == "-" { Some(0) } else { word.parse().ok() }
 }
 
 fn capabilities(words: &str) -> Option<Capabilities> {
@@ -284,11 +309,14 @@ fn capabilities(words: &str) -> Option<Capabilities> {
 fn asks(words: &'static str) -> Option<Asks> {
     let mut asks = Asks::default();
     for word in words.split(',').filter(|word| *word != "-") {
-        match word {
-            "effort" => asks.effort = true,
-            "max_completion_tokens" => asks.max_completion_tokens = true,
-            "no_sampling" => asks.no_sampling = true,
-            _ => asks.effort_off = Some(word.strip_prefix("off=")?),
+        match word.split_once('=') {
+            None if word == "effort" => asks.efforts = Efforts::ALL,
+            None if word == "max_completion_tokens" => asks.max_completion_tokens = true,
+            None if word == "no_sampling" => asks.no_sampling = true,
+            None if word == "no_stop" => asks.no_stop = true,
+            Some(("effort", words)) => asks.efforts = Efforts(words),
+            Some(("off", word)) => asks.effort_off = Some(word),
+            _ => return None,
         }
     }
     Some(asks)
@@ -329,6 +357,12 @@ mod tests {
             assert!(facts.context >= facts.output, "{line}");
             assert_eq!(facts.output == 0, facts.capabilities.has(Capabilities::EMBEDDING), "{line}");
             assert!(facts.parameter_size.is_empty() || facts.parameter_count() > 0, "{line}");
+            let words = facts.asks.efforts.0.split('/').filter(|word| !word.is_empty());
+            assert!(
+                words.clone().is_sorted_by_key(|word| Efforts::LEVELS.iter().position(|level| *level == word)),
+                "{line}"
+            );
+            assert!(words.clone().all(|word| Efforts::LEVELS.contains(&word)), "{line}");
             assert!(facts.asks.effort_off.is_none_or(|word| ["none", "minimal", "low"].contains(&word)), "{line}");
         }
         let mut globs: Vec<&str> = ROWS.iter().map(|row| row.glob).collect();
@@ -392,6 +426,23 @@ mod tests {
         let known = table.get("gpt-4o");
         assert_eq!((known.context, known.output, known.display), (9, 16_384, "GPT-4o"));
         assert_eq!(table.get("gpt-4o-mini").context, 128_000);
+    }
+
+    #[test]
+    fn the_nearest_effort_is_asked_for() {
+        for (words, wanted, sent) in [
+            ("low/medium/high", "medium", Some("medium")),
+            ("low/high", "medium", Some("high")),
+            ("low/high", "low", Some("low")),
+            ("high", "low", Some("high")),
+            ("low", "high", Some("low")),
+            ("", "high", None),
+        ] {
+            assert_eq!(Efforts(words).nearest(wanted), sent, "{words} {wanted}");
+        }
+        let table = ModelTable::default();
+        assert_eq!(table.get("mistral-large-latest").asks.efforts.nearest("low"), None);
+        assert_eq!(table.get("mistral-medium-latest").asks.efforts.nearest("medium"), Some("high"));
     }
 
     #[test]

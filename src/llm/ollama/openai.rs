@@ -1,7 +1,7 @@
 //! What an upstream in the OpenAI format answers: the fields that a translation reads, and the shapes of them that are in
 //! use beside the documented one.
 //!
-//! Every field may be missing, `null` or, where a stranger server has its own idea, of another type: then it says nothing.
+//! Every field may be missing or `null`, and a text or number of another type, as some server may have it, says nothing.
 
 use std::borrow::Cow;
 
@@ -24,12 +24,18 @@ pub(super) struct Answer<'a> {
     /// Of embeddings.
     #[serde(borrow)]
     pub(super) data: Option<Vec<Embedding<'a>>>,
+    /// `error`: so older vLLM tells a failure, with the message beside it.
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Choice<'a> {
-    pub(super) index: Option<u64>,
+    #[serde(borrow)]
+    index: Option<&'a RawValue>,
     /// Of a stream.
     #[serde(borrow)]
     delta: Option<Said<'a>>,
@@ -38,11 +44,11 @@ pub(super) struct Choice<'a> {
     message: Option<Said<'a>>,
     /// Of a plain completion.
     #[serde(borrow)]
-    text: Text<'a>,
+    text: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) logprobs: Option<&'a RawValue>,
     #[serde(borrow)]
-    pub(super) finish_reason: Text<'a>,
+    finish_reason: Option<&'a RawValue>,
 }
 
 /// A message, or a piece of one.
@@ -64,9 +70,10 @@ struct Said<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct CallPiece<'a> {
-    pub(super) index: Option<u64>,
     #[serde(borrow)]
-    pub(super) id: Text<'a>,
+    pub(super) index: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) id: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) function: Option<FunctionPiece<'a>>,
 }
@@ -75,7 +82,7 @@ pub(super) struct CallPiece<'a> {
 #[serde(default)]
 pub(super) struct FunctionPiece<'a> {
     #[serde(borrow)]
-    pub(super) name: Text<'a>,
+    pub(super) name: Option<&'a RawValue>,
     /// A string or, from some servers, the object itself.
     #[serde(borrow)]
     pub(super) arguments: Option<&'a RawValue>,
@@ -84,7 +91,8 @@ pub(super) struct FunctionPiece<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Embedding<'a> {
-    pub(super) index: Option<u64>,
+    #[serde(borrow)]
+    pub(super) index: Option<&'a RawValue>,
     /// An array of numbers, or base64 of little-endian 32 bit ones.
     #[serde(borrow)]
     pub(super) embedding: Option<&'a RawValue>,
@@ -99,9 +107,19 @@ pub(super) struct Spoken<'a> {
 }
 
 impl<'a> Choice<'a> {
+    /// The one choice that was asked for; others are not shown.
+    pub(super) fn is_first(&self) -> bool {
+        whole_number(self.index).unwrap_or(0) == 0
+    }
+
+    /// Empty as long as the answer goes on.
+    pub(super) fn finish_reason(&self) -> Cow<'a, str> {
+        string(self.finish_reason)
+    }
+
     pub(super) fn spoken(self) -> Spoken<'a> {
         let Some(said) = self.delta.or(self.message) else {
-            return Spoken { content: self.text.0, ..Spoken::default() };
+            return Spoken { content: string(self.text), ..Spoken::default() };
         };
         let mut spoken = Spoken::default();
         if let Some(content) = said.content {
@@ -155,11 +173,17 @@ pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
 
 /// The text of a failure; `None` for `null`, `false`, `0` and `""`, which say that nothing failed.
 pub(super) fn failure<'a>(answer: &Answer<'a>) -> Option<&'a RawValue> {
-    answer.error.filter(|raw| !matches!(raw.get(), "null" | "false" | "0" | "\"\"" | "{}"))
+    let told = answer.error.filter(|raw| !matches!(raw.get(), "null" | "false" | "0" | "\"\"" | "{}"));
+    told.or(answer.message.filter(|_| answer.object.is_some_and(|object| object.get() == "\"error\"")))
+}
+
+/// A number that counts something; nothing else is one.
+pub(super) fn whole_number(raw: Option<&RawValue>) -> Option<u64> {
+    raw.and_then(|raw| raw.get().parse().ok())
 }
 
 /// A string; nothing else is one.
-fn string(raw: Option<&RawValue>) -> Cow<'_, str> {
+pub(super) fn string(raw: Option<&RawValue>) -> Cow<'_, str> {
     raw.filter(|raw| raw.get().starts_with('"'))
         .and_then(|raw| serde_json::from_str::<Text<'_>>(raw.get()).ok())
         .unwrap_or_default()
@@ -180,13 +204,20 @@ fn read_content<'a>(raw: &'a RawValue, spoken: &mut Spoken<'a>) {
         spoken.content = string(Some(raw));
         return;
     }
-    let parts: Vec<Part<'_>> = serde_json::from_str(raw.get()).unwrap_or_default();
+    let parts: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
     for part in parts {
+        if part.get().starts_with('"') {
+            spoken.content.to_mut().push_str(&string(Some(part)));
+            continue;
+        }
+        let Some(part) = object::<Part<'_>>(part.get()) else { continue };
         spoken.content.to_mut().push_str(&string(part.text));
         let Some(thinking) = part.thinking else { continue };
         if thinking.get().starts_with('[') {
             let inner: Vec<Part<'_>> = serde_json::from_str(thinking.get()).unwrap_or_default();
-            inner.iter().for_each(|part| spoken.thinking.to_mut().push_str(&string(part.text)));
+            for part in inner {
+                spoken.thinking.to_mut().push_str(&string(part.text));
+            }
         } else {
             spoken.thinking.to_mut().push_str(&string(Some(thinking)));
         }
@@ -219,7 +250,7 @@ mod tests {
             (r#"{"refusal":"I cannot."}"#, "I cannot.", ""),
             // Of another type: it says nothing.
             (r#"{"content":7,"reasoning":{"a":1}}"#, "", ""),
-            (r#"{}"#, "", ""),
+            ("{}", "", ""),
         ] {
             assert_eq!(spoken(delta), (content.to_owned(), thinking.to_owned()), "{delta}");
         }

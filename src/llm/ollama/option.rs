@@ -38,6 +38,9 @@ pub(super) struct Options {
 /// Leaves out what the model refuses anyway.
 pub(super) fn read(options: Option<&RawValue>, asks: Asks) -> Result<Options, BadRequest> {
     let Some(options) = options else { return Ok(Options::default()) };
+    if !options.get().starts_with('{') {
+        return Err(BadRequest::new("invalid request body: options must be an object"));
+    }
     let written: Written = serde_json::from_str(options.get()).map_err(|e| BadRequest::json(&e))?;
     let read = Options {
         // Negative: as long as the model likes.
@@ -49,7 +52,14 @@ pub(super) fn read(options: Option<&RawValue>, asks: Asks) -> Result<Options, Ba
         presence_penalty: float("presence_penalty", written.presence_penalty)?,
         frequency_penalty: float("frequency_penalty", written.frequency_penalty)?,
     };
-    Ok(if asks.no_sampling { Options { longest: read.longest, seed: read.seed, ..Options::default() } } else { read })
+    Ok(Options {
+        temperature: read.temperature.filter(|_| !asks.no_sampling),
+        top_p: read.top_p.filter(|_| !asks.no_sampling),
+        presence_penalty: read.presence_penalty.filter(|_| !asks.no_sampling),
+        frequency_penalty: read.frequency_penalty.filter(|_| !asks.no_sampling),
+        stop: if asks.no_stop { Vec::new() } else { read.stop },
+        ..read
+    })
 }
 
 fn float(name: &str, value: Value) -> Result<Option<Number>, BadRequest> {

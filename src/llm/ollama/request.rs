@@ -2,9 +2,9 @@
 //!
 //! - `options`: `num_predict` becomes `max_tokens` or `max_completion_tokens` as the model wants it; `temperature`, `top_p`,
 //!   `seed`, `stop` and the penalties keep their names; the others (`num_ctx`, `top_k`, `min_p`, `repeat_penalty`, …) are left
-//!   out. For models that refuse sampling options these are left out as well.
+//!   out. What a model is known to refuse of them is left out as well.
 //! - `think`: a level becomes `reasoning_effort` (`max` is sent as `high`); `true` is `medium`, since some models think only
-//!   when told to; `false` sends the model's own word for no thinking where it has one. A model that is known not to think
+//!   when told to, or what the model has nearest to it; `false` sends the model's own word for no thinking where it has one. A model that is known not to think
 //!   refuses `true`, as in Ollama.
 //! - `format`: `"json"` or a schema becomes `response_format`.
 //! - `images` become data URLs; arguments of tool calls become strings; tool calls without id get one.
@@ -361,7 +361,7 @@ impl Wanted<'_> {
 
     fn chat_body(&self, model: &str, messages: Vec<Sent<'_>>, facts: &Facts<'_>) -> Vec<u8> {
         let newer = facts.asks.max_completion_tokens;
-        let logprobs = self.logprobs && !facts.asks.no_sampling;
+        let logprobs = self.logprobs && !facts.asks.no_stop;
         let body = ChatBody {
             model: upstream_name(model),
             messages,
@@ -460,8 +460,8 @@ impl Think {
         match self {
             Self::Unsaid => None,
             Self::Off => facts.asks.effort_off,
-            Self::On => facts.asks.effort.then_some("medium"),
-            Self::Level(level) => facts.asks.effort.then_some(level),
+            Self::On => facts.asks.efforts.nearest("medium"),
+            Self::Level(level) => facts.asks.efforts.nearest(level),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::line::{Done, Piece, Totals, nanoseconds, write};
 use super::logprob::logprobs;
-use super::openai::{Answer, Choice, Embedding, Usage, failure};
+use super::openai::{Answer, Choice, Embedding, Usage, failure, whole_number};
 use super::request::{Immediate, Nothing};
 use super::tool_call::Gathered;
 use super::{Kind, Moment, Plan, errors};
@@ -63,9 +63,9 @@ fn unreadable(text: &str) -> Whole {
 }
 
 fn spoken(plan: &Plan, choices: Option<Vec<Choice<'_>>>, usage: Usage, now: &Moment) -> Whole {
-    let first = choices.unwrap_or_default().into_iter().find(|choice| choice.index.unwrap_or(0) == 0);
+    let first = choices.unwrap_or_default().into_iter().find(Choice::is_first);
     let Some(choice) = first else { return unreadable("the upstream's answer has no choices") };
-    let reason = done_reason(choice.finish_reason.as_str());
+    let reason = done_reason(&choice.finish_reason());
     let logprobs = choice.logprobs.filter(|_| plan.logprobs).and_then(logprobs);
     let spoken = choice.spoken();
     let mut gathered = Gathered::default();
@@ -122,7 +122,7 @@ enum Numbers<'a> {
 
 fn vectors(plan: &Plan, data: Option<Vec<Embedding<'_>>>, usage: Usage, now: &Moment) -> Whole {
     let mut data = data.unwrap_or_default();
-    data.sort_by_key(|one| one.index.unwrap_or(0));
+    data.sort_by_key(|one| whole_number(one.index).unwrap_or(0));
     let read: Option<Vec<Numbers<'_>>> = data.iter().map(|one| one.embedding.and_then(numbers)).collect();
     let Some(vectors) = read.filter(|all| !all.is_empty()) else {
         return unreadable("the upstream's answer has no embeddings");

@@ -61,7 +61,7 @@ impl Stream {
         }
         self.usage.update(Usage::read(answer.usage));
         let mut choices = answer.choices.unwrap_or_default();
-        if let Some(at) = choices.iter().position(|choice| choice.index.unwrap_or(0) == 0) {
+        if let Some(at) = choices.iter().position(Choice::is_first) {
             self.choice(choices.swap_remove(at), now, out);
         }
     }
@@ -89,8 +89,9 @@ impl Stream {
     }
 
     fn choice(&mut self, choice: Choice<'_>, now: &Moment, out: &mut Vec<u8>) {
-        if let Some(finish) = choice.finish_reason.said() {
-            self.finish = Some(done_reason(finish));
+        let finish = choice.finish_reason();
+        if !finish.is_empty() {
+            self.finish = Some(done_reason(&finish));
         }
         let logprobs = choice.logprobs.filter(|_| self.plan.logprobs).and_then(logprobs);
         let spoken = choice.spoken();

@@ -3,8 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::openai::{CallPiece, FunctionPiece};
-use super::text::Text;
+use super::openai::{CallPiece, string, whole_number};
 
 /// As Ollama has it.
 #[derive(Debug, Serialize)]
@@ -65,32 +64,29 @@ impl Gathered {
 
     /// Takes in what a chunk says of a call.
     pub(super) fn add(&mut self, piece: &CallPiece<'_>) -> Result<(), Fault> {
-        const NOTHING: &FunctionPiece<'static> =
-            &FunctionPiece { name: Text(std::borrow::Cow::Borrowed("")), arguments: None };
-        let function = piece.function.as_ref().unwrap_or(NOTHING);
-        let id = piece.id.as_str();
-        let (name, arguments) = (function.name.as_str(), function.arguments);
-        let at = match self.place(piece.index, id, name) {
+        let function = piece.function.as_ref();
+        let index = whole_number(piece.index);
+        let id = string(piece.id);
+        let name = string(function.and_then(|function| function.name));
+        let arguments = function.and_then(|function| function.arguments);
+        let at = match self.place(index, &id, &name) {
             Some(at) => at,
             None if self.calls.len() >= MOST_CALLS => return Err(Fault::TooMuch),
             None => {
-                self.calls.push(Call { index: piece.index, ..Call::default() });
+                self.calls.push(Call { index, ..Call::default() });
                 self.calls.len() - 1
             }
         };
         let Some(call) = self.calls.get_mut(at) else { return Ok(()) };
         let before = call.id.len() + call.name.len() + call.arguments.len();
         if call.id.is_empty() {
-            id.clone_into(&mut call.id);
+            call.id = id.into_owned();
         }
         if call.name.is_empty() {
-            name.clone_into(&mut call.name);
+            call.name = name.into_owned();
         }
         match arguments.map(RawValue::get) {
-            Some(text) if text.starts_with('"') => {
-                let text: Text<'_> = serde_json::from_str(text).unwrap_or_default();
-                call.arguments.push_str(text.as_str());
-            }
+            Some(text) if text.starts_with('"') => call.arguments.push_str(&string(arguments)),
             Some(text) if text.starts_with('{') => text.clone_into(&mut call.arguments),
             _ => {}
         }
