@@ -104,7 +104,8 @@ impl Transcript {
             method,
             target: shown_target(ex),
             version,
-            headers: self.head(&self.came, false),
+            // What is no longer there was taken off by who checks it: it may be a credential under any name.
+            headers: self.head(&self.came, Some(&ex.headers)),
             peer: ex.client_ip().map_or_else(|| "@".into(), |ip| ip.to_string().into()),
         };
         self.note(Event { at: std::time::Duration::ZERO, leg: Leg::Client, what });
@@ -127,7 +128,8 @@ impl Transcript {
             method: request.method().clone(),
             target: query::redact(target).into_owned(),
             version: request.version(),
-            headers: self.head(request.headers(), true),
+            // What did not come from the client was put there by the configuration, as upstreams' keys are.
+            headers: self.head(request.headers(), Some(&self.came)),
             peer: Arc::clone(to),
         };
         self.happened(Leg::Upstream, what);
@@ -149,7 +151,7 @@ impl Transcript {
         if self.is_off() {
             return;
         }
-        let headers = self.head(response.headers(), false);
+        let headers = self.head(response.headers(), None);
         self.happened(Leg::Upstream, What::Response { status: response.status(), headers, unpacked });
         let body = response.body_mut();
         *body = self.tap(body.take(), Leg::Upstream, Direction::Response);
@@ -168,7 +170,7 @@ impl Transcript {
         match outcome {
             Outcome::Abort => self.happened(Leg::Client, What::Error("the connection is closed unanswered".to_owned())),
             Outcome::Response(response) => {
-                let headers = self.head(response.headers(), false);
+                let headers = self.head(response.headers(), None);
                 self.happened(Leg::Client, What::Response { status: response.status(), headers, unpacked: false });
                 let body = response.body_mut();
                 *body = self.tap(body.take(), Leg::Client, Direction::Response);
@@ -238,15 +240,11 @@ impl Transcript {
         }
     }
 
-    /// The fields without credentials. Of those that go up, also without what the configuration put there, since that
-    /// is where upstreams' keys come from.
-    fn head(&self, headers: &HeaderMap, up: bool) -> Head {
-        let from_client = |name: &HeaderName, value: &HeaderValue| self.came.get_all(name).iter().any(|v| v == value);
+    /// The fields without credentials. Beside those known by name, values that `also_in` does not have are left out.
+    fn head(&self, headers: &HeaderMap, also_in: Option<&HeaderMap>) -> Head {
         let shown = |name: &HeaderName, value: &HeaderValue| {
-            if self.rules.secret_headers.contains(name)
-                || sounds_secret(name)
-                || up && !is_routine(name) && !from_client(name, value)
-            {
+            let found = also_in.is_none_or(|other| other.get_all(name).iter().any(|v| v == value));
+            if self.rules.secret_headers.contains(name) || sounds_secret(name) || !found && !is_routine(name) {
                 return HeaderValue::from_static(REDACTED);
             }
             match without_credentials(name, value) {
@@ -399,12 +397,14 @@ mod tests {
                 ("authorization", "Bearer S3CRET"),
                 ("x-mine", "S3CRET"),
                 ("my-api-token", "S3CRET"),
+                ("x-taken-off", "S3CRET"),
                 ("x-plain", "shown"),
             ],
         );
         ex.body = byte_chunks(pieces(&["as", "k"]));
         let transcript = Transcript::begin(&mut ex, &records.rules);
         ex.headers.remove("authorization");
+        ex.headers.remove("x-taken-off");
         let mut up = http::Request::new(ex.body.take());
         *up.headers_mut() = ex.headers.clone();
         for (name, value) in [("x-upstream", "S3CRET"), ("host", "up.test"), ("authorization", "S3CRET")] {

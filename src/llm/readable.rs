@@ -413,4 +413,17 @@ mod tests {
         assert_eq!(read("image/png", b"x"), None);
         assert_eq!(read("application/x-ndjson", br#"{"error":"gone"}"#).unwrap().errors, ["gone"]);
     }
+
+    #[test]
+    fn a_body_may_be_cut_anywhere() {
+        let body = "event: x\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"h\u{e9}\"}}]}\r\n\r\ndata: [DONE]\n\n";
+        let text = |n: usize| {
+            let said = read("text/event-stream", &body.as_bytes()[..n]).unwrap();
+            said.choices.get(&0).map(|c| c.text.clone()).unwrap_or_default()
+        };
+        for n in 0..=body.len() {
+            assert!(matches!(text(n).as_str(), "" | "h\u{e9}"), "{n}");
+        }
+        assert_eq!(text(body.len()), "h\u{e9}");
+    }
 }

@@ -24,8 +24,8 @@
 //! | `redact_header NAME…` | further header fields that are credentials | – |
 //!
 //! **What is not in a record**: credentials. Authorization, cookies, `x-api-key` and the like, every field whose name says
-//! key, token, secret or password, `?key=` and its kin in the query, keys among the protocols of a WebSocket, and whatever
-//! `header_up` or `request_header` put into the request that goes up. **What is**: bodies, as they are. They are what
+//! key, token, secret or password, `?key=` and its kin in the query, keys among the protocols of a WebSocket, what a handler such
+//! as `auth_token` took off the request, and whatever `header_up` or `request_header` put into the one that goes up. **What is**: bodies, as they are. They are what
 //! people asked and were told, so the folder is readable by its owner alone (0700, files 0600); think before recording
 //! more than you need.
 //!
