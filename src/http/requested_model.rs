@@ -13,6 +13,7 @@ use http::{Method, header};
 use super::error::{HandlerError, Refusal};
 use super::exchange::Exchange;
 use crate::base::body::Body;
+use crate::llm::dialect::Dialect;
 use crate::llm::multipart;
 use crate::llm::peek::{self, Flaw};
 
@@ -61,6 +62,9 @@ pub enum Place {
 impl Exchange {
     /// The model that the request asks for. `limit`: bytes of body to read for it.
     pub fn requested_model(&mut self, limit: usize) -> ModelOf {
+        if leaves_its_segments(self.uri.path()) {
+            return ModelOf::Bad(refuse(Why::Dots));
+        }
         match model_in_uri(&self.uri) {
             Some(name) => return ModelOf::Named(name.as_ref().into()),
             None if !may_have_model(&self.method) => return ModelOf::NotTold,
@@ -104,6 +108,22 @@ impl Exchange {
     pub fn model_place(&self) -> Option<Place> {
         let Body::Full(body) = &self.body else { return None };
         locate(body, &Form::of(self), self.uri.path()).ok().flatten()
+    }
+
+    /// Whether a request that does not tell its model may still name one to an upstream that looks closer: its body is
+    /// compressed, of another type, or JSON only as far as lenient parsers read.
+    #[must_use]
+    pub fn may_hide_model(&self) -> bool {
+        if !may_have_model(&self.method) || self.body.is_empty() {
+            return false;
+        }
+        match (Form::of(self), &self.body) {
+            (Form::Opaque, _) => true,
+            (Form::Unsaid, Body::Full(body)) => {
+                peek::top_level(body, ["model"]).is_err_and(|flaw| flaw != Flaw::NotAnObject)
+            }
+            _ => false,
+        }
     }
 
     /// Puts another body in the place of the client's, with its length.
@@ -168,6 +188,7 @@ enum Why {
     TooDeep,
     NotText,
     BadForm,
+    Dots,
 }
 
 fn locate(body: &[u8], form: &Form, path: &str) -> Result<Option<Place>, Why> {
@@ -226,9 +247,22 @@ fn refuse(why: Why) -> HandlerError {
         Why::Twice => ("The request names its model more than once.", Some("model")),
         Why::TooDeep => ("The JSON body of your request is nested too deeply.", None),
         Why::NotText => ("`model` must be a string of at most 512 bytes.", Some("model")),
+        Why::Dots => ("The path of your request has `.` or `..` in it.", None),
         Why::BadForm => ("We could not read the multipart body of your request.", None),
     };
     HandlerError::refusal(400, "model", Refusal { message: message.into(), param, ..Refusal::default() })
+}
+
+/// Whether a path of an LLM API has dot segments, plain or escaped: an upstream that resolves them would serve another
+/// path than the one that was judged here.
+fn leaves_its_segments(path: &str) -> bool {
+    // Nearly every path is done with here.
+    if !path.contains("/.") && !path.contains(['%', '\\']) {
+        return false;
+    }
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let dots = decoded.split(['/', '\\']).any(|segment| segment == "." || segment == "..");
+    dots && (Dialect::of_path(&decoded).is_some() || decoded.contains("/v1beta/models/"))
 }
 
 /// The model that a path or a query names.
@@ -237,6 +271,10 @@ fn model_in_uri(uri: &http::Uri) -> Option<Cow<'_, str>> {
     let name = percent_encoding::percent_decode_str(raw).decode_utf8().ok()?;
     (!name.is_empty() && name.len() <= MAX_NAME).then_some(name)
 }
+
+/// Ends of paths such as `/v1/models/gemini-2.5-pro:generateContent`.
+const GEMINI_METHODS: [&str; 5] =
+    [":generateContent", ":streamGenerateContent", ":countTokens", ":embedContent", ":batchEmbedContents"];
 
 /// Where path and query name it: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method`, and `?model=` of
 /// realtime connections.
@@ -251,8 +289,10 @@ pub(super) fn place_in_uri(uri: &http::Uri) -> Option<Range<usize>> {
         return Some(until(start, ':'));
     }
     if let Some(start) = behind("/v1/models/") {
-        // Ids may hold `/` and `:`.
-        return Some(start..path.len());
+        // Ids may hold `/` and `:`; only the methods of Gemini's API are none of it.
+        let rest = &path[start..];
+        let method = GEMINI_METHODS.iter().find(|method| rest.ends_with(*method)).map_or(0, |method| method.len());
+        return Some(start..path.len() - method);
     }
     if !path.ends_with("/realtime") {
         return None;
@@ -309,6 +349,7 @@ mod tests {
         for (uri, name) in [
             ("/v1/models/meta%2Fllama:8b", Some("meta/llama:8b")),
             ("/p/v1/models/meta/llama", Some("meta/llama")),
+            ("/v1/models/gemini-2.5-pro:streamGenerateContent", Some("gemini-2.5-pro")),
             ("/v1/models", None),
             ("/v1/models/", None),
             ("/openai/deployments/d1/chat/completions?api-version=1", Some("d1")),
@@ -328,6 +369,39 @@ mod tests {
             let ModelOf::Bad(error) = ask("/v1/chat/completions", JSON, body) else { panic!("{body} passed") };
             assert_eq!(error.status, 400, "{body}");
         }
+    }
+
+    #[test]
+    fn paths_that_an_upstream_may_resolve_to_others_are_refused() {
+        for path in [
+            "/v1/models/gpt-4o/../../chat/completions",
+            "/v1/models/gpt-4o/%2e%2E/x",
+            "/v1/models/gpt-4o%2f..%2fx",
+            "/v1beta/models/x\\..\\y:generateContent",
+            "/openai/deployments/a/./b",
+            "/v1/chat/../chat/completions",
+        ] {
+            let asked = ask(path, JSON, r#"{"model":"a"}"#);
+            assert!(matches!(asked, ModelOf::Bad(error) if error.status == 400), "{path}");
+        }
+        for path in ["/v1/models/..a", "/v1/models/a..b/c", "/static/../x", "/v1/models/%2ea"] {
+            assert!(!matches!(ask(path, JSON, "{}"), ModelOf::Bad(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_model_may_hide_where_nobody_looked() {
+        let hides = |method: &str, headers: &[(&str, &str)], body: &'static str| {
+            let mut ex = exchange(method, "/v1/chat/completions", headers);
+            ex.body = Body::from(body);
+            ex.may_hide_model()
+        };
+        let (json, gzip, png) = (("content-type", JSON), ("content-encoding", "gzip"), ("content-type", "image/png"));
+        assert!(hides("POST", &[json, gzip], "x") && hides("POST", &[png], "x"));
+        // Some parsers stop behind the object.
+        assert!(hides("POST", &[], r#"{"model":"a"} x"#));
+        assert!(!hides("POST", &[], "{}") && !hides("POST", &[json], "{}") && !hides("POST", &[png], ""));
+        assert!(!hides("GET", &[png], "x") && !hides("POST", &[], "[1]"));
     }
 
     #[test]

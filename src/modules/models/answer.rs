@@ -10,7 +10,7 @@ use super::list::List;
 use super::source::MAX_PAGE;
 use crate::base::body::Body;
 use crate::http::body_filter::hold;
-use crate::http::error::HandlerError;
+use crate::http::error::{HandlerError, Refusal};
 use crate::http::exchange::{Exchange, Response};
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
 use crate::http::hold::hold_body;
@@ -133,6 +133,11 @@ impl Rules {
         let model = loop {
             match ex.requested_model(DEFAULT_LIMIT) {
                 ModelOf::Named(model) => break model,
+                ModelOf::NotTold if ex.may_hide_model() && speaks_llm(ex) => {
+                    let message = "The model of this request cannot be told: send JSON without Content-Encoding.";
+                    let refusal = Refusal { message: message.into(), param: Some("model"), ..Refusal::default() };
+                    return Err(HandlerError::refusal(415, HANDLER.id, refusal));
+                }
                 ModelOf::NotTold => return Ok(()),
                 ModelOf::NeedBody(limit) => hold_body(ex, limit).await?,
                 ModelOf::Bad(error) => return Err(error),
@@ -170,6 +175,10 @@ impl Rules {
             .filter_map(|(name, model)| Some(list.iter().find(|entry| entry.id() == model)?.renamed(name)))
             .collect()
     }
+}
+
+fn speaks_llm(ex: &Exchange) -> bool {
+    ex.llm || Dialect::of_path(ex.uri.path()).is_some()
 }
 
 /// Whether the caller's token allows a model.

@@ -124,6 +124,10 @@ pub fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Config> {
             _ => return Err(cx.unknown(line, &["from", "model", "allow", "deny", "cache", "strict"])),
         }
     }
+    let cache = node.lines().find(|line| line.name() == "cache" && out.from.is_empty());
+    if let Some(line) = cache {
+        cx.warn_ignored(line.span());
+    }
     Ok(out)
 }
 

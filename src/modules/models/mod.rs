@@ -2,7 +2,8 @@
 //!
 //! `GET /v1/models` and `/models` list them; `/v1/models/ID` shows one. Clients of Anthropic's API (those that send
 //! `anthropic-version`) get its form of list, all others OpenAI's, whatever the sources speak. Everybody sees only the
-//! models that their token allows; one that they may not use is answered 404 `model_not_found`, as if it did not exist.
+//! models that their token allows; one that they do not see is answered 404 `model_not_found`, as if it did not exist.
+//! Where clients have a path in their base URL, put `models` into the `handle_path` of it.
 //!
 //! Each `from` is a source: directives that answer `GET /v1/models`, or upstreams as after `reverse_proxy`. A source is
 //! asked without the client's headers, at most 5 seconds and 8 MiB; the first that has an id counts. One that fails is
@@ -11,7 +12,8 @@
 //! answer, byte for byte, but for what is left out or added.
 //!
 //! `model` adds one of your own, which counts before a source's of the same id. `allow` and `deny` take patterns with `*` and `?`: other models are
-//! neither listed nor may they be asked for. `strict` refuses every model that is not in the list before an upstream is
+//! neither listed nor may they be asked for, and a body that could hide one (compressed, or of a type that is not JSON) is
+//! answered 415 on paths of LLM APIs. `strict` refuses every model that is not in the list before an upstream is
 //! asked (without `from`, the list is that of the `model` lines); while no source has answered yet, requests pass.
 //!
 //! Names of `model_alias` are listed where the model they stand for is, and go by the rights to their own name.

@@ -144,6 +144,10 @@ fn models_that_are_not_offered_may_not_be_asked_for() {
     assert_eq!(code(ask(json!({"models": [{"id": "a"}], "strict": true}), "b")), not_found());
     // Nobody knows what there is.
     assert_eq!(ask(json!({"from": [answering(500, "")], "strict": true}), "c").0, 200);
+    // Where nobody can look a model may hide.
+    let mut packed = asking("c");
+    packed.headers.insert("content-encoding", "gzip".parse().unwrap());
+    assert_eq!(answer(vec![models(json!({"allow": ["a"]})), upstream("")], packed).0, 415);
     // Names no model.
     let files = answer(vec![models(json!({"allow": ["a"]})), upstream("ok")], exchange("GET", "/v1/files"));
     assert_eq!(files, (200, "ok".to_owned()));
