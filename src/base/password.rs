@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::Argon2;
-use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
@@ -42,7 +42,9 @@ impl Algorithm {
     pub fn accepts(self, hash: &str) -> bool {
         match self {
             Self::Bcrypt => hash.parse::<bcrypt::HashParts>().is_ok(),
-            Self::Argon2id => hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok(),
+            Self::Argon2id => {
+                hash.starts_with("$argon2id$") && PasswordHash::new(hash).is_ok_and(|parsed| parsed.hash.is_some())
+            }
         }
     }
 
@@ -56,6 +58,12 @@ impl Algorithm {
             }
         }
     }
+}
+
+/// The argon2id hash of a secret, with a salt of its own; `None` when the system gives no random bytes.
+#[must_use]
+pub fn hash_argon2id(secret: &[u8]) -> Option<String> {
+    Some(Argon2::default().hash_password(secret).ok()?.to_string())
 }
 
 /// Bounds the hashing that strangers can cause: as many at one time as there are cores, and a short queue.

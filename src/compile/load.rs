@@ -49,6 +49,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Every file read or looked for: a change of any of them is a reason to load again.
     pub watched: Vec<PathBuf>,
+    /// Places of secrets in the files.
+    secrets: Vec<Span>,
     /// JSON pointer → place in the file.
     spans: BTreeMap<String, Span>,
 }
@@ -80,7 +82,12 @@ pub fn load_config(source: &Source, registry: &'static Registry) -> Loaded {
 /// Reads, adapts and compiles. The runtime is `None` when there are errors.
 #[must_use]
 pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Runtime>, Loaded) {
-    let mut loaded = load_config(source, registry);
+    let (runtime, mut loaded) = compile(load_config(source, registry), registry);
+    loaded.diagnostics.iter_mut().for_each(|d| d.secret.extend(&loaded.secrets));
+    (runtime, loaded)
+}
+
+fn compile(mut loaded: Loaded, registry: &'static Registry) -> (Option<Runtime>, Loaded) {
     let Some(config) = &loaded.config else { return (None, loaded) };
     match super::compile(config, registry) {
         Ok(mut runtime) => {
@@ -94,8 +101,9 @@ pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Run
             loaded.diagnostics.extend(advice);
             (Some(runtime), loaded)
         }
-        Err(errors) => {
-            let diagnostics: Vec<_> = errors.into_iter().map(|e| diagnose(e, &loaded.spans)).collect();
+        Err(refused) => {
+            loaded.watched.extend(refused.watched);
+            let diagnostics: Vec<_> = refused.errors.into_iter().map(|e| diagnose(e, &loaded.spans)).collect();
             loaded.diagnostics.extend(diagnostics);
             loaded.diagnostics = without_repeats(loaded.diagnostics);
             loaded.config = None;
@@ -134,6 +142,7 @@ fn load_proxyfile(source: &Source, env: &Env, registry: &'static Registry) -> Lo
         sources: read.sources,
         diagnostics,
         watched: read.watched,
+        secrets: resolved.secrets,
         spans: resolved.spans,
     }
 }

@@ -17,4 +17,4 @@ mod server;
 mod tls;
 
 pub use runtime::{ListenerSpec, Runtime, ServerRuntime};
-pub use server::compile;
+pub use server::{Refused, compile};

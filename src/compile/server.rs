@@ -1,5 +1,6 @@
 //! Config → Runtime: servers, listeners, and what cannot run.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,18 @@ const MAX_HEAD: usize = 1 << 20;
 const READ_HEADER: Duration = Duration::from_mins(1);
 const IDLE: Duration = Duration::from_mins(5);
 
+/// Why a configuration cannot run.
+#[derive(Debug)]
+pub struct Refused {
+    pub errors: Vec<CompileError>,
+    /// Files that were read: a change of one of them may mend it.
+    pub watched: Vec<PathBuf>,
+}
+
 /// Makes the whole runtime, or gives all errors at once, each with the JSON pointer of its place.
 ///
 /// Reads certificate and key files; touches nothing that runs.
-pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<CompileError>> {
+pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused> {
     let mut cx = CompileCx::new(registry);
     refuse_unsupported(config, &mut cx);
     let mut runtime =
@@ -50,7 +59,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Vec<Comp
         cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &store, &mut runtime, cx)));
     }
     if !cx.errors.is_empty() {
-        return Err(cx.errors);
+        return Err(Refused { errors: cx.errors, watched: cx.watched });
     }
     runtime.watched = std::mem::take(&mut cx.watched);
     runtime.advice = std::mem::take(&mut cx.advice);

@@ -72,6 +72,8 @@ pub struct FileCx<'a> {
     /// Global options by name, in their parsed form (JSON of the option's value).
     pub options: BTreeMap<String, Value>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Words that are secrets: masked in every message that shows their line, those of compiling too.
+    pub secrets: Vec<Span>,
     /// Names of the file's named routes.
     pub named_routes: Vec<String>,
     /// Named routes that lines read so far invoke, with the place; `invoke` adds to it.
@@ -117,6 +119,7 @@ impl<'f> FileCx<'f> {
             registry,
             options: BTreeMap::new(),
             diagnostics: Vec::new(),
+            secrets: Vec::new(),
             named_routes: Vec::new(),
             invoked: Vec::new(),
             groups: 0,

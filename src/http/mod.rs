@@ -20,6 +20,7 @@ pub mod host;
 pub mod ip_range;
 pub mod matcher;
 pub mod model_not_found;
+pub mod model_rights;
 pub mod path;
 pub mod path_pattern;
 pub mod placeholder;

@@ -7,7 +7,7 @@ use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry}
 
 mod abort;
 mod acme_server;
-mod auth_token;
+pub mod auth_token;
 mod basic_auth;
 mod bind;
 mod copy_response;

@@ -28,8 +28,15 @@ fn ask(port: u16, header: &str) -> Response {
 fn each_spelling_opens_and_never_goes_up() {
     let upstream = Upstream::start("U");
     let (_proxy, port) = start(&upstream, "auth_token {$TOKEN}");
-    for header in ["Authorization: Bearer ", "Authorization: bearer ", "Authorization: ", "X-Api-Key: ", "x-api-key: "]
-    {
+    for header in [
+        "Authorization: Bearer ",
+        "Authorization: bearer ",
+        "Authorization: ",
+        "X-Api-Key: ",
+        "x-api-key: ",
+        "api-key: ",
+        "x-goog-api-key: ",
+    ] {
         let response = ask(port, &format!("{header}{TOKEN}\r\nX-Other: kept\r\n"));
         assert_eq!(response.status(), 200, "{header}");
         let seen = response.json()["headers"].to_string();

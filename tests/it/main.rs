@@ -10,6 +10,7 @@ mod harness;
 
 mod access_log;
 mod auth_token;
+mod auth_token_rights;
 mod auto_https;
 mod bad_files;
 mod behaviours;

@@ -181,6 +181,13 @@ pub const CODES: &[Code] = &[
          it.",
     ),
     (
+        "duplicate-token",
+        "two tokens have one name or one value",
+        "The name of a token says in logs and limits whose request it was, and its value decides which rights count: \
+         neither may belong to two tokens, in the file itself or in token files. A value counts as the same when one \
+         is given in clear and the other as its `sha256:` hash. Give one of them another name, or remove it.",
+    ),
+    (
         "duplicate-user",
         "a user name is given twice",
         "`basic_auth` has one password for each user name. Remove one of the two lines.",
@@ -299,6 +306,12 @@ pub const CODES: &[Code] = &[
         "invalid-duration",
         "a duration is not usable",
         "A duration is a number with a unit, or several: `300ms`, `30s`, `1m30s`, `2h`, `1d`.",
+    ),
+    (
+        "invalid-expiry",
+        "a token's expiry is not a time",
+        "A token expires at a time in UTC: `2027-01-01`, from the first moment of that day on, or \
+         `2027-01-01T18:30:00Z`.",
     ),
     (
         "invalid-header-field",
@@ -427,6 +440,26 @@ pub const CODES: &[Code] = &[
         "TLS settings do not fit together",
         "The protocol versions, ciphers, curves or client authentication named here are unknown or cannot be \
          combined.",
+    ),
+    (
+        "invalid-token-hash",
+        "the hash of a token is not usable",
+        "A token may be given as `sha256:` with 64 hexadecimal digits, or as an argon2id hash, which begins with \
+         `$argon2id$`. Anything else that begins so is taken for a mistake, not for a token in clear. `llmproxy \
+         hash-token` makes both.",
+    ),
+    (
+        "invalid-token-line",
+        "a line of a token file cannot be read",
+        "A line is `NAME VALUE [key=value …]` with blanks between and none inside. The keys are `models`, `paths`, \
+         `ips` (lists with commas), `expires`, `team`, `app` and `tag.NAME`. What stands behind `#` is a comment. \
+         Until the line is mended the tokens that were loaded before go on; nothing of the changed file counts.",
+    ),
+    (
+        "invalid-token-name",
+        "the name of a token is not usable",
+        "The name comes first, then the token: `token ide VALUE`. It stands in logs, in headers and in the tokens \
+         that `llmproxy new-token` makes, so it has only letters, digits and `._@+-`, at most 64.",
     ),
     (
         "invalid-upstream-address",
@@ -603,6 +636,18 @@ pub const CODES: &[Code] = &[
         "A reasoning model may be silent for minutes before its first byte and between two. A read or response header timeout below that ends the request with 504 though the upstream works, and the work is billed all the same. Without these timeouts a request still ends when the client leaves or the connection breaks.",
     ),
     (
+        "token-file-empty",
+        "a token file has no token",
+        "The file can be read and has no line with a token, so nobody is let in by it. That is what happens when the \
+         last token is taken out; if you meant another file, look at the path.",
+    ),
+    (
+        "token-file-readable",
+        "every user of the machine can read a token file",
+        "A token file says who may spend your money. Let it belong to root and the group that llmproxy runs as, with \
+         mode 0640. Tokens in it that are given as hashes are of no use to a reader, those in clear are.",
+    ),
+    (
         "token-not-fixed",
         "a token must not come from the request",
         "A token that the client chooses itself protects nothing. Use `{$NAME}`, `{env.NAME}` or \
@@ -777,6 +822,12 @@ pub const CODES: &[Code] = &[
         "a secret is too short",
         "With a token in hand, short secrets can be found by trying: RFC 7518 asks for at least as many bytes as the digest has, \
          32 for HS256. A variable that is not set gives an empty secret. Make one with `openssl rand -base64 48`.",
+    ),
+    (
+        "weak-token",
+        "a token is short",
+        "A token that stands in clear and has fewer than 16 bytes can be guessed by asking often enough. `llmproxy \
+         new-token NAME` makes one that cannot.",
     ),
     (
         "wrong-argument-count",

@@ -9,8 +9,8 @@ use crate::base::span::{FileId, SourceMap, Span};
 
 /// The group `key` is what must not be shown.
 static KEYS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    // Provider keys by their prefix; any long literal after `Bearer`; the tokens of `auth_token`.
-    let shapes = r#"(?m)\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
+    // Provider keys by their prefix; any long literal after `Bearer`; the tokens of `auth_token`, on its line and named.
+    let shapes = r#"(?m)\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*token[ \t]+[^\s]+[ \t]+"?(?P<named>[A-Za-z0-9._~+=-]{8,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
     Regex::new(shapes).ok()
 });
 
@@ -19,7 +19,7 @@ pub fn check(sources: &SourceMap) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (index, file) in (0_u32..).zip(sources.files()) {
         for captures in keys.captures_iter(&file.text) {
-            let Some(key) = ["key", "bearer", "token"].iter().find_map(|g| captures.name(g)) else { continue };
+            let Some(key) = ["key", "bearer", "token", "named"].iter().find_map(|g| captures.name(g)) else { continue };
             let line_start = file.text[..key.start()].rfind('\n').map_or(0, |i| i + 1);
             let is_comment = file.text[line_start..key.start()].trim_start().starts_with('#');
             if is_comment || key.as_str().starts_with("sha256") {
@@ -58,12 +58,14 @@ mod tests {
             ["abcdefghijklmnopqrstuvwxyz"]
         );
         assert_eq!(found("\tauth_token /v1/* my-secret-token"), ["my-secret-token"]);
+        assert_eq!(found("auth_token {\n\ttoken ide my-secret-token {\n"), ["my-secret-token"]);
     }
 
     #[test]
     fn placeholders_hashes_and_comments_are_not_keys() {
         assert!(found("header_up Authorization \"Bearer {$OPENAI_API_KEY}\"\nauth_token {$TOKEN}").is_empty());
         assert!(found("auth_token sha256:0123456789abcdef").is_empty());
+        assert!(found("token a sha256:0123456789abcdef\ntoken b {$B}\ntoken c $argon2id$v=19$m=19456").is_empty());
         assert!(found("# Bearer abcdefghijklmnopqrstuvwxyz").is_empty());
     }
 

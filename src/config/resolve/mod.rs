@@ -55,6 +55,8 @@ pub struct Resolved {
     /// JSON pointer → place in the file; see [`spans::nearest`].
     pub spans: BTreeMap<String, Span>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Places of secrets in the file, for messages that come later.
+    pub secrets: Vec<Span>,
 }
 
 /// Adapts a file. `sources` are the files that the tree's spans point into.
@@ -107,7 +109,9 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     }
     let mut spans = spans::take(&mut config);
     places::record(&mut spans, &config, file.globals.as_deref().unwrap_or_default(), &sites, &served);
-    Resolved { config, spans, diagnostics: without_repeats(cx.diagnostics) }
+    let mut diagnostics = without_repeats(cx.diagnostics);
+    diagnostics.iter_mut().for_each(|d| d.secret.extend(&cx.secrets));
+    Resolved { config, spans, diagnostics, secrets: cx.secrets }
 }
 
 /// Named routes, each built as a subroute with its own group numbers, as they are shared by all sites.
