@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::HANDLER;
-use super::credentials;
 use super::set::{Found, TokenSet};
 use super::token::Token;
 use crate::base::body::Body;
 use crate::base::password::Busy;
+use crate::http::credentials;
 use crate::http::error::{HandlerError, Refusal};
 use crate::http::exchange::{Exchange, Response};
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture, Step};

@@ -53,7 +53,6 @@
 //! name, then `{auth.team}`, `{auth.app}` and `{auth.tag.KEY}`, empty when not given. Tokens without a name are `token1`, `token2`, …
 //! A matcher may come first: `auth_token /v1/* {$PROXY_TOKEN}`; write `*` before a token that begins with `/` or `@`.
 
-mod credentials;
 mod file;
 mod gate;
 mod parse;
@@ -66,6 +65,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::registry::{Directive, Doc, HandlerModule};
 use crate::config::types::Module;
+use crate::http::credentials;
 use crate::http::placeholder::{Key, Template};
 use crate::http::route::Handler;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use crate::http::exchange::{Exchange, Lookup, User};
+use crate::http::exchange::User;
 use crate::llm::model_glob::ModelGlobs;
 
 type Claims = Map<String, Value>;
@@ -88,15 +88,6 @@ impl Required {
             words(value, matches!(self.claim.as_str(), "scope" | "scp")).contains(wanted)
         };
         self.values.is_empty() || self.values.iter().any(has)
-    }
-}
-
-/// `{auth.claim.NAME}`.
-impl Lookup for Caller {
-    fn lookup(&self, name: &str, _: &Exchange) -> Option<String> {
-        let name = name.strip_prefix("auth.claim.")?;
-        let found = self.user.metadata.iter().find(|(known, _)| known == name);
-        Some(found.map(|(_, value)| value.clone()).unwrap_or_default())
     }
 }
 

@@ -5,77 +5,109 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::HANDLER;
 use super::claims::{Caller, Rules};
 use super::fault::Fault;
 use super::jwks::Jwks;
 use super::key::{Algorithm, KeySet};
 use super::token::{MAX_TOKEN, Token};
 use super::verified::{Digest, Verified};
-use crate::http::exchange::{Exchange, Lookup};
+use crate::http::credentials;
+use crate::http::error::HandlerError;
+use crate::http::exchange::Exchange;
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture, Step};
+use crate::http::model_rights;
 
-/// Checks tokens with keys that it has: never waits.
 pub struct Gate {
     pub algorithms: Vec<Algorithm>,
+    /// Those of files and secrets.
     pub keys: Arc<KeySet>,
     pub rules: Rules,
-    /// Where to look when there is no `Authorization: Bearer`.
-    pub carriers: Vec<Carrier>,
+    /// Headers that are looked at and taken off.
+    pub headers: Box<[HeaderName]>,
+    pub cookies: Box<[String]>,
     pub verified: Verified,
+    /// The issuer's published keys, and how often they are renewed.
+    pub jwks: Option<(Arc<Jwks>, Duration)>,
 }
 
-pub enum Carrier {
-    Header(HeaderName),
-    Cookie(String),
-}
-
-/// Also asks the issuer for keys.
-pub struct Waiting {
-    pub gate: Gate,
-    pub jwks: Arc<Jwks>,
-    pub refresh: Duration,
-}
-
-impl Step for Gate {
-    fn run(&self, ex: &mut Exchange) -> Flow {
-        let judged = self.take(&mut ex.headers).and_then(|token| self.judge(token.as_bytes()));
-        conclude(ex, judged)
+impl Gate {
+    /// Whether a request may have to wait: for keys, or for the body that names its model.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.jwks.is_some() || self.rules.models_claim.is_some()
     }
 }
 
-impl AsyncHandler for Waiting {
+/// When no request has to wait.
+impl Step for Gate {
+    fn run(&self, ex: &mut Exchange) -> Flow {
+        match self.take(ex).and_then(|token| self.judge(&token)) {
+            Ok(caller) => {
+                ex.user = Some(caller.user.clone());
+                Flow::Next
+            }
+            Err(fault) => Flow::Fail(fault.into()),
+        }
+    }
+}
+
+impl AsyncHandler for Gate {
     fn call<'a>(&'a self, ex: &'a mut Exchange) -> LocalFuture<'a, Flow> {
         Box::pin(async move {
-            let judged = match self.gate.take(&mut ex.headers) {
-                Ok(token) => self.judge(token.as_bytes()).await,
-                Err(fault) => Err(fault),
-            };
-            conclude(ex, judged)
+            match self.admit(ex).await {
+                Ok(()) => Flow::Next,
+                Err(error) => Flow::Fail(error),
+            }
         })
     }
 }
 
-fn conclude(ex: &mut Exchange, judged: Result<Arc<Caller>, Fault>) -> Flow {
-    match judged {
-        Ok(caller) => {
-            ex.user = Some(caller.user.clone());
-            let claims: Arc<dyn Lookup> = caller;
-            ex.lookups.push(claims);
-            Flow::Next
-        }
-        Err(fault) => Flow::Fail(fault.into()),
-    }
-}
-
 impl Gate {
+    async fn admit(&self, ex: &mut Exchange) -> Result<(), HandlerError> {
+        let token = self.take(ex)?;
+        let caller = match &self.jwks {
+            Some((jwks, refresh)) => self.judge_published(&token, jwks, *refresh).await?,
+            None => self.judge(&token)?,
+        };
+        // The caller is known from here on, to the log too when it may not go on.
+        ex.user = Some(caller.user.clone());
+        match &caller.user.models {
+            Some(models) => model_rights::allow(ex, models, HANDLER.id).await,
+            None => Ok(()),
+        }
+    }
+
     fn judge(&self, token: &[u8]) -> Result<Arc<Caller>, Fault> {
         let (digest, now) = (self.verified.digest(token), now());
         if let Some(caller) = self.verified.find(&digest, &[&self.keys], now) {
             return Ok(caller);
         }
         let token = self.read(token)?;
-        self.verify(&token, &self.keys)?;
-        self.admit(&token, digest, &self.keys, now)
+        self.keys.check(&token)?;
+        self.conclude(&token, digest, &self.keys, now)
+    }
+
+    async fn judge_published(&self, token: &[u8], jwks: &Arc<Jwks>, refresh: Duration) -> Result<Arc<Caller>, Fault> {
+        let (digest, now) = (self.verified.digest(token), now());
+        let at_hand = jwks.at_hand(refresh);
+        let known = match &at_hand {
+            Some(published) => self.verified.find(&digest, &[&self.keys, published], now),
+            None => self.verified.find(&digest, &[&self.keys], now),
+        };
+        if let Some(caller) = known {
+            return Ok(caller);
+        }
+        let token = self.read(token)?;
+        if self.keys.check(&token).is_ok() {
+            return self.conclude(&token, digest, &self.keys, now);
+        }
+        if token.algorithm.is_shared() {
+            return Err(Fault::Signature);
+        }
+        let published = jwks.keys(token.key_id.as_deref(), refresh).await?;
+        published.check(&token)?;
+        self.conclude(&token, digest, &published, now)
     }
 
     fn read<'t>(&self, token: &'t [u8]) -> Result<Token<'t>, Fault> {
@@ -83,83 +115,35 @@ impl Gate {
         if self.algorithms.contains(&token.algorithm) { Ok(token) } else { Err(Fault::Algorithm) }
     }
 
-    fn verify(&self, token: &Token<'_>, keys: &KeySet) -> Result<(), Fault> {
-        let id = token.key_id.as_deref();
-        if keys.verifies(id, token.algorithm, token.message, &token.signature) {
-            return Ok(());
-        }
-        Err(if keys.has(id) { Fault::Signature } else { Fault::UnknownKey })
-    }
-
-    fn admit(&self, token: &Token<'_>, digest: Digest, keys: &Arc<KeySet>, now: i64) -> Result<Arc<Caller>, Fault> {
+    /// Judges what a token claims whose signature is right.
+    fn conclude(&self, token: &Token<'_>, digest: Digest, keys: &Arc<KeySet>, now: i64) -> Result<Arc<Caller>, Fault> {
         let caller = Arc::new(self.rules.judge(&token.claims()?, now)?);
         self.verified.remember(digest, Arc::clone(keys), Arc::clone(&caller));
         Ok(caller)
     }
 
-    /// The token that the request offers. Every credential is taken off, so that none of them is seen or sent further on,
-    /// whatever becomes of the request.
-    fn take(&self, headers: &mut HeaderMap) -> Result<HeaderValue, Fault> {
-        let mut found = headers.get(header::AUTHORIZATION).and_then(bearer);
-        for name in &CREDENTIAL_HEADERS {
-            // A carrier may be one of them.
-            if !self.carriers.iter().any(|c| matches!(c, Carrier::Header(carrier) if carrier == name)) {
-                headers.remove(name);
-            }
+    /// The token that the request shows: the first that looks like one, else the first credential of any kind. All are taken
+    /// off, so that none is seen or sent further on, whatever becomes of the request.
+    fn take(&self, ex: &mut Exchange) -> Result<Vec<u8>, Fault> {
+        let (mut token, mut other) = (None, None);
+        credentials::take(ex, &self.headers, |credential| {
+            let is_token = looks_like_a_token(credential);
+            let slot = if is_token { &mut token } else { &mut other };
+            slot.get_or_insert_with(|| credential.to_vec());
+            is_token
+        });
+        for name in &self.cookies {
+            let cookie = take_cookie(&mut ex.headers, name);
+            token = token.or_else(|| cookie.map(|value| value.as_bytes().to_vec()));
         }
-        for carrier in &self.carriers {
-            let carried = match carrier {
-                Carrier::Header(name) => headers.remove(name).as_ref().and_then(bearer),
-                Carrier::Cookie(name) => take_cookie(headers, name),
-            };
-            found = found.or(carried);
-        }
-        let token = found.ok_or(Fault::Missing)?;
+        let token = token.or(other).ok_or(Fault::Missing)?;
         if token.len() > MAX_TOKEN { Err(Fault::TooLong) } else { Ok(token) }
     }
 }
 
-impl Waiting {
-    async fn judge(&self, token: &[u8]) -> Result<Arc<Caller>, Fault> {
-        let Self { gate, jwks, refresh } = self;
-        let (digest, now) = (gate.verified.digest(token), now());
-        let published = jwks.at_hand(*refresh);
-        let caller = match &published {
-            Some(published) => gate.verified.find(&digest, &[&gate.keys, published], now),
-            None => gate.verified.find(&digest, &[&gate.keys], now),
-        };
-        if let Some(caller) = caller {
-            return Ok(caller);
-        }
-        let token = gate.read(token)?;
-        if gate.verify(&token, &gate.keys).is_ok() {
-            return gate.admit(&token, digest, &gate.keys, now);
-        }
-        if token.algorithm.is_shared() {
-            return Err(Fault::Signature);
-        }
-        let published = jwks.keys(token.key_id.as_deref(), *refresh).await?;
-        gate.verify(&token, &published)?;
-        gate.admit(&token, digest, &published, now)
-    }
-}
-
-const CREDENTIAL_HEADERS: [HeaderName; 4] = [
-    header::AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-];
-
-/// `Bearer TOKEN` (the scheme in any case), or a token alone; `None` for other schemes.
-fn bearer(value: &HeaderValue) -> Option<HeaderValue> {
-    let bytes = value.as_bytes().trim_ascii();
-    let token = match bytes.split_first_chunk::<7>() {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"Bearer ") => rest.trim_ascii(),
-        _ => bytes,
-    };
-    let is_token = !token.is_empty() && !token.contains(&b' ') && !token.eq_ignore_ascii_case(b"Bearer");
-    if is_token { HeaderValue::from_bytes(token).ok() } else { None }
+/// Three parts, of which the first is the beginning of a JSON object.
+fn looks_like_a_token(credential: &[u8]) -> bool {
+    credential.starts_with(b"ey") && credential.iter().filter(|b| **b == b'.').count() == 2
 }
 
 /// The value of a cookie, which is taken out; the others stay as they are.
@@ -200,17 +184,6 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bearer_and_bare_tokens_but_no_other_scheme() {
-        let read = |text: &str| bearer(&HeaderValue::from_str(text).unwrap()).map(|v| v.to_str().unwrap().to_owned());
-        for text in ["Bearer a.b.c", "bearer  a.b.c ", "a.b.c"] {
-            assert_eq!(read(text).as_deref(), Some("a.b.c"), "{text}");
-        }
-        for text in ["", " ", "Bearer", "Bearer ", "Basic abc", "Bearer a b"] {
-            assert_eq!(read(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn one_cookie_is_taken_out_of_many() {

@@ -250,7 +250,7 @@ mod tests {
     fn a_stale_set_serves_while_it_is_refreshed() {
         let (mut state, now) = (State::default(), Instant::now());
         state.landed(keys("a"), now);
-        assert_eq!(plan(&mut state, Some("a"), now + REFRESH - Duration::from_secs(1)), (false, false));
+        assert_eq!(plan(&mut state, Some("a"), now + Duration::from_secs(14 * 60 + 59)), (false, false));
         let later = now + REFRESH;
         assert_eq!(plan(&mut state, Some("a"), later), (true, false));
         assert_eq!(plan(&mut state, Some("a"), later), (false, false));

@@ -16,6 +16,9 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+use super::fault::Fault;
+use super::token::Token;
+
 /// Signature algorithms of RFC 7518 and RFC 8037 that are accepted; `none` is not one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
@@ -236,15 +239,20 @@ impl KeySet {
         self.meant(id).next().is_some()
     }
 
-    /// True when one of the keys meant by `id` made this signature.
-    #[must_use]
-    pub fn verifies(&self, id: Option<&str>, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether one of the keys that the token may mean made its signature.
+    pub fn check(&self, token: &Token<'_>) -> Result<(), Fault> {
         /// Bounds what a token without an id costs.
         const MAX_TRIES: usize = 8;
-        self.meant(id)
-            .filter(|key| key.algorithms().any(|known| known == algorithm))
-            .take(MAX_TRIES)
-            .any(|key| key.verifies(algorithm, message, signature))
+        let mut meant = self.meant(token.key_id.as_deref()).peekable();
+        if meant.peek().is_none() {
+            return Err(Fault::UnknownKey);
+        }
+        let mut able = meant.filter(|key| key.algorithms().any(|known| known == token.algorithm)).take(MAX_TRIES);
+        if able.any(|key| key.verifies(token.algorithm, token.message, &token.signature)) {
+            Ok(())
+        } else {
+            Err(Fault::Signature)
+        }
     }
 
     fn meant(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
@@ -279,13 +287,12 @@ fn point(x: &[u8], y: &[u8], length: usize) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Signer, pem};
-    use super::super::token::Token;
     use super::*;
     use serde_json::json;
 
     fn verifies(keys: Vec<Key>, token: &str) -> bool {
         let token = Token::parse(token.as_bytes()).unwrap();
-        KeySet(keys).verifies(token.key_id.as_deref(), token.algorithm, token.message, &token.signature)
+        KeySet(keys).check(&token).is_ok()
     }
 
     /// RFC 7515 A.1 and A.3, RFC 8037 A.4.

@@ -10,8 +10,9 @@
 //! }
 //! ```
 //!
-//! The token comes as `Authorization: Bearer TOKEN`; `header NAME` and `cookie NAME` are looked at where there is none. It
-//! is taken off the request, as are other credentials beside it, whatever becomes of it. Who gets in is
+//! The token comes as `Authorization: Bearer TOKEN`, or in any other place where clients of LLM APIs put their keys
+//! (`x-api-key`, `api-key`, `x-goog-api-key`, the subprotocol of a realtime session), or in those named with `header NAME`
+//! and `cookie NAME`. All credentials are taken off the request, whatever becomes of it. Who gets in is
 //! `{http.auth.user.id}`: the claim `sub`, or that of `user_claim`. Every claim is a placeholder, `{http.auth.user.NAME}`
 //! and `{auth.claim.NAME}`; claims within others go by their path (`realm_access.roles`), lists are joined by commas.
 //! Others get 401 with `WWW-Authenticate: Bearer`, and 403 where the token is right but lacks what `require` asks for.
@@ -33,7 +34,8 @@
 //! The token must have an expiry unless `allow_no_expiry` stands there; `exp`, `nbf` and `iat` are held to the clock give
 //! or take `leeway` (30 s). `issuer` and `audience` may name several. `require CLAIM VALUE…` asks that a claim has one of
 //! these values, or that a list or a `scope` contains one; without a value, that it is there. With `models_claim` the
-//! caller may use only the models that the claim lists (patterns, as a list or parted by blanks), without the claim none.
+//! caller may use only the models that the claim lists (patterns, as a list or parted by blanks), without the claim none; other
+//! models get 403.
 //!
 //! Where a browser sends the token as a cookie, mind that it does so for requests of other pages too: give the cookie
 //! `SameSite=Strict`.
@@ -67,7 +69,7 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use self::claims::{Required, Rules};
-use self::gate::{Carrier, Gate, Waiting};
+use self::gate::Gate;
 use self::jwks::{Jwks, JwksUrl};
 use self::key::{Algorithm, Key, KeySet, MIN_SECRET};
 use self::verified::Verified;
@@ -79,6 +81,7 @@ use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::nanos::Nanos;
 use crate::config::registry::{Directive, Doc, HandlerModule};
 use crate::config::types::{self, Module};
+use crate::http::credentials;
 use crate::http::placeholder::{Key as Placeholder, Template};
 use crate::http::route::Handler;
 use crate::syntax::token::Token;
@@ -352,11 +355,10 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
     if jwks.is_none() && keys.is_empty() {
         return Err(CompileError::new(NO_KEY.0, NO_KEY.1));
     }
-    let mut carriers = Vec::new();
+    let mut headers = credentials::HEADERS.to_vec();
     for (i, name) in config.headers.iter().enumerate() {
-        carriers.push(Carrier::Header(header(name).map_err(|e| e.within(i).within("headers"))?));
+        headers.push(header(name).map_err(|e| e.within(i).within("headers"))?);
     }
-    carriers.extend(config.cookies.into_iter().map(Carrier::Cookie));
     let second = 1_000_000_000;
     let rules = Rules {
         issuers: config.issuers,
@@ -371,14 +373,13 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
         algorithms: accepted(&config.algorithms, &keys, jwks.is_some())?,
         keys: Arc::new(KeySet(keys)),
         rules,
-        carriers,
+        headers: headers.into(),
+        cookies: config.cookies.into(),
         verified: Verified::new()
             .ok_or_else(|| CompileError::new("no-randomness", "the system gives no random bytes"))?,
+        jwks,
     };
-    Ok(match jwks {
-        None => Handler::Step(Box::new(gate)),
-        Some((jwks, refresh)) => Handler::Async(Box::new(Waiting { gate, jwks, refresh })),
-    })
+    Ok(if gate.waits() { Handler::Async(Box::new(gate)) } else { Handler::Step(Box::new(gate)) })
 }
 
 /// The keys of files and the secrets; files are watched.

@@ -3,8 +3,8 @@
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
-use crate::http::exchange::Exchange;
-use crate::http::path::query_unescape;
+use super::exchange::Exchange;
+use super::path::query_unescape;
 
 /// Headers that are always looked at, in this order: OpenAI's and everybody's, Anthropic's, Azure's, Google's.
 pub const HEADERS: [HeaderName; 4] = [
@@ -106,14 +106,11 @@ fn without_parameter(uri: &Uri, look: &mut impl FnMut(&[u8]) -> bool) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::testing::exchange;
+    use crate::http::exchange::testing::exchange;
 
     /// What was shown, with `known` as the one known credential, and the request after.
     fn taken(target: &str, headers: &[(&'static str, &str)]) -> (Vec<String>, Exchange) {
-        let mut ex = exchange("GET", target);
-        for (name, value) in headers {
-            ex.headers.append(*name, value.parse().unwrap());
-        }
+        let mut ex = exchange("GET", target, headers);
         let mut shown = Vec::new();
         take(&mut ex, &HEADERS, |credential| {
             shown.push(String::from_utf8_lossy(credential).into_owned());
@@ -134,7 +131,7 @@ mod tests {
         ];
         let (shown, ex) = taken("/", &headers);
         assert_eq!(shown, ["a", "b", "c"]);
-        assert_eq!(ex.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["host", "x-other"]);
+        assert_eq!(ex.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
     }
 
     #[test]
