@@ -116,7 +116,9 @@ impl Readable {
         }
         self.error(&value["error"]);
         if let Some(choices) = value["choices"].as_array() {
-            choices.iter().for_each(|choice| self.openai_choice(choice));
+            for choice in choices {
+                self.openai_choice(choice);
+            }
             return;
         }
         match text(&value["type"]) {

@@ -30,7 +30,7 @@ fn list(folder: &Path, json: bool) -> ExitCode {
     let mut paths: Vec<_> = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.to_str().is_some_and(|p| p.ends_with(".jsonl") || p.ends_with(".jsonl.part")))
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl" || e == "part"))
         .collect();
     // The time is in front.
     paths.sort();

@@ -150,7 +150,9 @@ mod tests {
         let write = |name: &str| std::fs::write(folder.path().join(name), [0; 100]).unwrap();
         let names =
             ["20250101T000000.000Z-b.jsonl", "20240101T000000.000Z-a.jsonl.part", "20260101T000000.000Z-c.jsonl"];
-        names.iter().for_each(|n| write(n));
+        for name in names {
+            write(name);
+        }
         write("notes.jsonl");
         let mut files = Files::new(folder.path().into(), OpenOptions::open);
         files.create("20270101T000000.000Z-d").unwrap();
