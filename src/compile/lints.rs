@@ -3,6 +3,7 @@
 //! Every warning has a code, so that it can be explained and found; none changes what the configuration does.
 
 mod keys_in_clear;
+mod ollama;
 mod upstreams;
 
 use serde_json::Value;
@@ -21,8 +22,10 @@ pub fn check(config: &Config, sources: &SourceMap, place: Place<'_>) -> Vec<Diag
     let Some(http) = &config.apps.http else { return found };
     for (name, server) in &http.servers {
         let Ok(value) = serde_json::to_value(&server.routes) else { continue };
-        let mut walk = Walk { place, found: &mut found, outside: reachable_from_outside(server) };
-        walk.list(&value, &format!("/apps/http/servers/{name}/routes"), mutual_tls(server));
+        let pointer = format!("/apps/http/servers/{name}/routes");
+        found.extend(ollama::secrets(&value, &pointer, place));
+        let mut walk = Walk { place, found: &mut found, outside: reachable_from_outside(server), partly: false };
+        walk.list(&value, &pointer, mutual_tls(server));
     }
     found
 }
@@ -49,18 +52,23 @@ struct Walk<'a, 'f> {
     place: Place<'a>,
     found: &'f mut Vec<Diagnostic>,
     outside: bool,
+    /// Access control that is bound to some paths stands before.
+    partly: bool,
 }
 
 impl Walk<'_, '_> {
     /// A list of routes; says whether what comes after it is guarded.
     fn list(&mut self, routes: &Value, pointer: &str, mut guarded: bool) -> bool {
+        let partly = self.partly;
         for (i, route) in routes.as_array().into_iter().flatten().enumerate() {
             let matched = route.get("match").is_some();
             let inside = guarded || route.get("match").is_some_and(limits_callers);
             let after = self.handlers(route, &format!("{pointer}/{i}"), inside);
             // A guard behind a matcher guards only its own route, unless it is a refusal: `respond @bad 401`.
             guarded |= if matched { refuses(route) } else { after };
+            self.partly |= matched && after && !inside && by_path(route);
         }
+        self.partly = partly;
         guarded
     }
 
@@ -73,6 +81,9 @@ impl Walk<'_, '_> {
                     guarded = self.list(routes, &format!("{pointer}/routes"), guarded);
                 }
                 "auth_token" | "jwt_auth" | "authentication" => guarded = true,
+                "ollama_compat" if self.partly && !guarded => {
+                    self.found.push(ollama::past_guard(&pointer, self.place));
+                }
                 "reverse_proxy" => {
                     // With a rewritten GET and response routes it is a `forward_auth`.
                     if handler.get("handle_response").is_some() && handler.get("rewrite").is_some() {
@@ -86,6 +97,12 @@ impl Walk<'_, '_> {
         }
         guarded
     }
+}
+
+/// Whether the route is bound to some paths.
+fn by_path(route: &Value) -> bool {
+    let sets = route.get("match").and_then(Value::as_array);
+    sets.is_some_and(|sets| sets.iter().all(|set| set.get("path").is_some() || set.get("path_regexp").is_some()))
 }
 
 /// Matchers that let only some callers through: addresses, or a credential compared by hand.

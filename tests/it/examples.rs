@@ -65,7 +65,7 @@ fn examples_adapt_as_in_caddy() {
 
 fn environment() -> Vec<(String, String)> {
     let value = |name: &str| (name.to_owned(), format!("value-of-{name}"));
-    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TEAM_TOKEN"].map(value).to_vec()
+    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TEAM_TOKEN", "OLLAMA_SECRET"].map(value).to_vec()
 }
 
 fn examples() -> Vec<PathBuf> {

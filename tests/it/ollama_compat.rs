@@ -449,3 +449,64 @@ fn a_secret_path_opens_inference_and_stays_secret() {
     assert!(!log.contains(client_key), "{log}");
     assert!(log.contains("\"user_id\":\"copilot\""), "{log}");
 }
+
+/// The path is the token: its rights, its name, and nothing without either.
+#[test]
+fn a_secret_path_has_the_rights_of_its_token() {
+    let token = "value-of-the-tokens-own-that-no-upstream-sees";
+    let site = Site::start(&format!(
+        "\tauth_token {{\n\t\ttoken copilot {token} {{\n\t\t\tmodels mock-chat\n\t\t}}\n\t\ttoken other another-value-of-a-token\n\t}}\n\tollama_compat /ollama {{\n\t\tsecret copilot {SECRET}\n\t\tsecret nobody 0123456789abcdef0123\n\t}}"
+    ));
+    let names = |path: &str, headers: &str| -> Vec<String> {
+        let tags = site.ask("GET", path, headers, "").json();
+        tags["models"].as_array().unwrap().iter().map(|m| m["model"].as_str().unwrap().to_owned()).collect()
+    };
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(names(&format!("/{SECRET}/api/tags"), ""), ["mock-chat:latest"]);
+    assert_eq!(names("/ollama/api/tags", &bearer), ["mock-chat:latest"]);
+    assert!(names("/ollama/api/tags", "Authorization: Bearer another-value-of-a-token\r\n").len() > 5);
+
+    let asked = |model: &str| json!({"model": model, "messages": say("hi"), "stream": false});
+    for model in ["mock-chat", "mock-chat:latest"] {
+        for path in ["api/chat", "v1/chat/completions"] {
+            assert_eq!(site.post(&format!("/{SECRET}/{path}"), &asked(model)).status(), 200, "{path} {model}");
+        }
+    }
+    assert_eq!(site.post(&format!("/{SECRET}/api/show"), &json!({"name": "mock-chat:latest"})).status(), 200);
+    let before = site.upstream.seen().len();
+    for path in ["api/chat", "v1/chat/completions", "api/show", "api/generate"] {
+        let answer = site.post(&format!("/{SECRET}/{path}"), &asked("mock-reason"));
+        assert!([403, 404].contains(&answer.status()), "{path}: {} {}", answer.status(), answer.text());
+        assert_eq!(answer.json()["error"].is_string(), path.starts_with("api"), "{path}: {}", answer.text());
+    }
+    // Neither a key of another token nor a name that no token has helps.
+    let other = "Authorization: Bearer another-value-of-a-token\r\nContent-Type: application/json\r\n";
+    let answer = site.ask("POST", &format!("/{SECRET}/api/chat"), other, &asked("mock-reason").to_string());
+    assert!([403, 404].contains(&answer.status()));
+    assert_eq!(site.ask("GET", "/0123456789abcdef0123/api/tags", other, "").status(), 401);
+    assert_eq!(site.get("/ollama/api/version").status(), 401);
+    let unseen = site.upstream.seen().split_off(before);
+    assert!(unseen.iter().all(|seen| seen.target == "/v1/models"), "{unseen:?}");
+    assert!(
+        site.upstream.seen().iter().all(|seen| !seen.text().contains(token) && !seen.text().contains("another-value"))
+    );
+    let log = log_with(&site.proxy, "\"uri\":\"/ollama/api/version\"");
+    assert!(log.contains("\"user_id\":\"copilot\"") && !log.contains(SECRET) && !log.contains(token), "{log}");
+    assert!(log.contains("secret-without-token"), "{log}");
+}
+
+/// A record of a request is made before the API is mounted, or after: either way without the secret.
+#[test]
+fn a_record_does_not_hold_the_secret() {
+    let site = Site::start(&format!("\trecord records\n\tollama_compat {{\n\t\tsecret copilot {SECRET}\n\t}}"));
+    assert_eq!(site.get(&format!("/{SECRET}/api/tags")).status(), 200);
+    let folder = site.proxy.directory.path().join("records");
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut written = String::new();
+    while written.is_empty() && Instant::now() < until {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        written = files.filter_map(|f| std::fs::read_to_string(f.path()).ok()).collect();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(written.contains("/api/tags") && !written.contains(SECRET), "{written}");
+}

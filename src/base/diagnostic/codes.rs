@@ -577,6 +577,13 @@ pub const CODES: &[Code] = &[
         "The option was renamed. The old name still works and means the same.",
     ),
     (
+        "ollama-past-guard",
+        "the Ollama API is reached past the access control",
+        "`auth_token /v1/* …` guards only what is under `/v1/`. `ollama_compat` turns requests for `/api/chat` and others into \
+         requests for `/v1/chat/completions` after access control has run, so that anybody could use the upstream by them. \
+         Let the access control stand without a path, or give it `/` and `/api/*` as well.",
+    ),
+    (
         "open-upstream-key",
         "an upstream key is used by whoever comes",
         "The site can be reached from other machines and adds your API key to every request it passes on, so anybody who finds it spends your money. Put an access check before the proxy (`auth_token {$TOKEN}`, `basic_auth`, `forward_auth`, a `remote_ip` matcher, client certificates), or bind the site to a loopback address.",
@@ -622,6 +629,12 @@ pub const CODES: &[Code] = &[
         "renamed-option",
         "an old name of an option",
         "The option was renamed. The old name still works and means the same.",
+    ),
+    (
+        "secret-without-token",
+        "a secret path stands for a token that is not there",
+        "`secret NAME PATH` of `ollama_compat` opens the API with the rights of the token NAME of `auth_token`. No token of \
+         that name is in the file, so that every request by the path is answered 401. Name the token as `auth_token` does.",
     ),
     (
         "short-secret-path",

@@ -9,8 +9,9 @@ use crate::base::span::{FileId, SourceMap, Span};
 
 /// The group `key` is what must not be shown.
 static KEYS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    // Provider keys by their prefix; any long literal after `Bearer`; the tokens of `auth_token`, on its line and named.
-    let shapes = r#"(?m)\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*token[ \t]+[^\s]+[ \t]+"?(?P<named>[A-Za-z0-9._~+=-]{8,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
+    // Provider keys by their prefix; any long literal after `Bearer`; the tokens of `auth_token`, on its line and named;
+    // secret paths.
+    let shapes = r#"(?m)\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*(?:token|secret)[ \t]+[^\s]+[ \t]+"?/?(?P<named>[A-Za-z0-9._~+=-]{8,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
     Regex::new(shapes).ok()
 });
 
@@ -57,6 +58,7 @@ mod tests {
             found("header_up Authorization \"Bearer abcdefghijklmnopqrstuvwxyz\""),
             ["abcdefghijklmnopqrstuvwxyz"]
         );
+        assert_eq!(found("\tsecret copilot /a-secret-path"), ["a-secret-path"]);
         assert_eq!(found("\tauth_token /v1/* my-secret-token"), ["my-secret-token"]);
         assert_eq!(found("auth_token {\n\ttoken ide my-secret-token {\n"), ["my-secret-token"]);
     }

@@ -54,6 +54,7 @@ impl AsyncStage for Listing {
             }
             let (mut head, body) = whole(response).await?;
             let mut models = discovery::models(&body).ok_or_else(unreadable)?;
+            self.server.tagged.learn(models.iter().map(|m| m.id.as_str()));
             let rights = ex.user.as_ref().and_then(|user| user.models.as_deref());
             models.retain(|m| {
                 rights.is_none_or(|r| r.allows(&m.id)) && self.server.expose.as_ref().is_none_or(|e| e.allows(&m.id))

@@ -11,7 +11,8 @@ use http::{HeaderValue, Method, Uri, header};
 use super::answer::{self, Listing, Translation, Wanted};
 use super::config::{CompatConfig, table};
 use super::endpoint::Endpoint;
-use super::{DEFAULT_VERSION, HANDLER, check_version, tag};
+use super::tag::{self, Tagged};
+use super::{DEFAULT_VERSION, HANDLER, check_version};
 use crate::base::body::Body;
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::types::Module;
@@ -39,7 +40,12 @@ pub fn compile(module: &Module, _: &mut CompileCx<'_>) -> Result<Handler, Compil
     check_version(&version).map_err(|why| CompileError::new("invalid-value", why).within("version"))?;
     let table = table(&config.models)?;
     let expose = (!config.expose.is_empty()).then(|| ModelGlobs::new(&config.expose));
-    let server = Arc::new(Server { version: Bytes::from(discovery::version(&version)), table, expose });
+    let server = Arc::new(Server {
+        version: Bytes::from(discovery::version(&version)),
+        table,
+        expose,
+        tagged: Tagged::default(),
+    });
     Ok(Handler::Async(Box::new(Compat { mount: config.mount, server })))
 }
 
@@ -50,6 +56,7 @@ pub struct Server {
     pub table: ModelTable,
     /// Of the upstream's models, those that are shown; `None` = all.
     pub expose: Option<ModelGlobs>,
+    pub tagged: Tagged,
 }
 
 struct Compat {
@@ -67,9 +74,9 @@ impl AsyncHandler for Compat {
             ex.user = Some(User { id: name.to_string(), ..User::default() });
         }
         match Endpoint::of(ex.uri.path()) {
-            None if tag::may_have_tag(ex) => {
-                Box::pin(async move { tag::take_off(ex, MAX_BODY).await.map_or_else(Flow::Fail, |()| Flow::Next) })
-            }
+            None if tag::may_have_tag(ex) => Box::pin(async move {
+                tag::take_off(ex, MAX_BODY, &self.server.tagged).await.map_or_else(Flow::Fail, |()| Flow::Next)
+            }),
             None => Box::pin(std::future::ready(Flow::Next)),
             Some(endpoint) => Box::pin(async move {
                 ex.llm = true;
@@ -140,7 +147,7 @@ impl Compat {
             }
         };
         go_to(ex, ask.path);
-        ex.replace_body(ask.body.into());
+        ex.replace_body(self.server.tagged.restore(&ask.plan.model, ask.body).into());
         ex.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if ask.plan.stream { "text/event-stream" } else { "application/json" };
         ex.headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
