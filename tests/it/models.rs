@@ -285,3 +285,36 @@ fn the_list_of_the_upstream_passes_byte_for_byte_but_for_what_is_filtered() {
     assert_eq!(get(some, "/v1/models/b", "").status(), 404);
     assert_eq!(chat(some, r#"{"model":"b"}"#).json()["error"]["code"], "model_not_found");
 }
+
+#[test]
+fn callers_see_and_use_what_their_token_allows() {
+    let (ports, sites) = upstreams(&[&list(&["gpt-4o", "gpt-5", "o3"])]);
+    let port = free_port();
+    let lines = format!(
+        "\tauth_token {{\n\t\ttoken some token-of-some {{\n\t\t\tmodels gpt-4o fast\n\t\t}}\n\t\ttoken all token-of-all\n\t}}\n\
+         \tmodel_alias fast gpt-5\n\tmodels {{\n\t\tfrom 127.0.0.1:{}\n\t\tstrict\n\t}}\n\trespond \"upstream {{llm.model}}\"",
+        ports[0]
+    );
+    let file = format!("{sites}http://:{port} {{\n\tbind 127.0.0.1\n{lines}\n}}\n");
+    let _proxy = Proxy::start(Which::Llmproxy, &file, port);
+    let (some, all) = ("Authorization: Bearer token-of-some\r\n", "Authorization: Bearer token-of-all\r\n");
+    assert_eq!(get(port, "/v1/models", "").status(), 401);
+    assert_eq!(ids(&get(port, "/v1/models", some)), ["gpt-4o", "fast"]);
+    assert_eq!(ids(&get(port, "/v1/models", all)), ["gpt-4o", "gpt-5", "o3", "fast"]);
+    let ask = |headers: &str, model: &str| {
+        let headers = format!("Content-Type: application/json\r\n{headers}");
+        post(port, "/v1/chat/completions", &headers, json!({"model": model}).to_string().as_bytes())
+    };
+    assert_eq!(ask(some, "gpt-4o").text(), "upstream gpt-4o");
+    // Rights are to the name that the caller uses.
+    assert_eq!(ask(some, "fast").text(), "upstream gpt-5");
+    assert_eq!(ask(some, "gpt-5").status(), 403);
+    assert_eq!(ask(all, "gpt-6").status(), 404);
+    // What exists and what does not is not told apart by who may use neither.
+    let refused = |id: &str| {
+        let response = get(port, &format!("/v1/models/{id}"), some);
+        (response.status(), response.json()["error"]["code"].clone())
+    };
+    assert_eq!(refused("o3"), refused("no"));
+    assert_eq!(get(port, "/v1/models/fast", some).json()["id"], "fast");
+}
