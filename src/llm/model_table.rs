@@ -75,7 +75,7 @@ pub struct Facts<'a> {
     pub known: bool,
     pub architecture: &'a str,
     pub family: &'a str,
-    /// Longest input and output together, in tokens.
+    /// Longest prompt in tokens; prompt and answer together where the provider counts so.
     pub context: u64,
     /// Longest answer, in tokens; 0 for an embedding model.
     pub output: u64,
@@ -377,9 +377,9 @@ mod tests {
     fn the_most_telling_line_wins() {
         let table = ModelTable::default();
         for (id, name, context) in [
-            ("gpt-5", "GPT-5", 400_000),
-            ("gpt-5-2025-08-07", "GPT-5", 400_000),
-            ("GPT-5-Mini", "GPT-5 mini", 400_000),
+            ("gpt-5", "GPT-5", 272_000),
+            ("gpt-5-2025-08-07", "GPT-5", 272_000),
+            ("GPT-5-Mini", "GPT-5 mini", 272_000),
             ("gpt-5.1-chat-latest", "GPT-5.1 Chat", 128_000),
             ("openai/gpt-4o-mini", "GPT-4o mini", 128_000),
             ("gpt-4", "GPT-4", 8_192),

@@ -47,7 +47,9 @@ fn any_input(bytes: &[u8]) {
     let _ = discovery::asked(bytes);
     if let Some(models) = discovery::models(bytes) {
         is_one_json_line(&discovery::tags(&models, &table));
-        models.iter().for_each(|model| is_one_json_line(&discovery::show(model, &table, true)));
+        for model in models {
+            is_one_json_line(&discovery::show(&model, &table, true));
+        }
     }
     is_one_json_line(&errors::translate(404, bytes, Some("m")));
     for kind in KINDS {
@@ -104,7 +106,9 @@ proptest! {
 
 #[test]
 fn whole_bodies_are_read() {
-    BODIES.iter().for_each(|body| any_input(body.as_bytes()));
+    for body in BODIES {
+        any_input(body.as_bytes());
+    }
 }
 
 #[test]
