@@ -496,7 +496,7 @@ mod tests {
             drop(transcript);
             let lines = records.lines();
             assert_eq!(lines.is_some(), recorded, "{user:?}");
-            for lines in &lines {
+            if let Some(lines) = &lines {
                 assert_eq!(lines[2].text.as_deref(), Some("early"));
                 assert!(lines.iter().any(|l| l.user.as_deref() == Some("alice")));
             }
