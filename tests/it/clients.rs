@@ -14,6 +14,10 @@ use std::time::Duration;
 
 const TOKEN: &str = "client-token-that-no-upstream-may-see";
 
+/// A path that stands for the token, and what gives the site an Ollama API under it.
+const SECRET: &str = "secret-path-of-the-ollama-clients";
+const OLLAMA: &str = "\tollama_compat {\n\t\tsecret token1 /secret-path-of-the-ollama-clients\n\t\tmodel mock-chat {\n\t\t\tcontext 128000\n\t\t\tcapabilities completion tools vision\n\t\t\tfamily mock\n\t\t}\n\t}\n";
+
 /// The upstream behind a site with a token.
 struct Gateway {
     upstream: LlmUpstream,
@@ -36,6 +40,11 @@ impl Gateway {
         );
         let proxy = Proxy::start(Which::Llmproxy, &file, port);
         Self { upstream, proxy, port, base: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// Base URL of the Ollama API, which needs no token.
+    fn ollama(&self) -> String {
+        format!("{}/{SECRET}", self.base)
     }
 
     /// What a script reports; `None` where its package is not installed.
@@ -68,10 +77,12 @@ impl Gateway {
         let seen = self.upstream.seen();
         assert!(seen.len() > 5, "{script}: {} requests", seen.len());
         for request in seen {
-            assert!(!request.text().contains(TOKEN), "{script}: the token went up with {}", request.text());
+            let text = request.text();
+            assert!(!text.contains(TOKEN) && !text.contains(SECRET), "{script}: a secret went up with {text}");
         }
         let log = self.proxy.log();
         assert!(!log.contains(TOKEN) && !log.contains(KEY), "{script}: a credential in the log: {log}");
+        assert!(!log.contains(SECRET), "{script}: the secret path in the log: {log}");
     }
 
     fn check_cancelled(&self, script: &str) {
@@ -276,9 +287,9 @@ fn langchain_openai() {
 
 #[test]
 fn litellm() {
-    let (gateway, script) = (Gateway::start(), "litellm_cases.py");
-    let base = format!("{}/v1", gateway.base);
-    let Some(told) = gateway.run(script, "litellm", &[&base, TOKEN]) else { return };
+    let (gateway, script) = (Gateway::with(OLLAMA), "litellm_cases.py");
+    let (base, ollama) = (format!("{}/v1", gateway.base), gateway.ollama());
+    let Some(told) = gateway.run(script, "litellm", &[&base, TOKEN, &ollama]) else { return };
     check(
         script,
         &told,
@@ -291,6 +302,9 @@ fn litellm() {
             "embeddings": two_vectors(),
             "retried": text(),
             "cancel": 2,
+            "ollama_chat": text(),
+            "ollama_stream": text(),
+            "ollama_tools": two_calls(),
         }),
     );
     for (case, class, status) in [
@@ -302,5 +316,73 @@ fn litellm() {
     }
     check_waited(script, &told);
     gateway.check_cancelled(script);
+    gateway.check_secrets(script);
+}
+
+#[test]
+fn ollama_python() {
+    ollama("ollama_cases.py");
+}
+
+#[test]
+fn ollama_javascript() {
+    ollama("ollama_cases.mjs");
+}
+
+/// What both clients of Ollama report.
+fn ollama(script: &str) {
+    let gateway = Gateway::with(OLLAMA);
+    let base = gateway.ollama();
+    let Some(told) = gateway.run(script, "ollama", &[&base]) else { return };
+    check(
+        script,
+        &told,
+        json!({
+            "tags": llm_answers::tags(),
+            "show": [["completion", "tools", "vision"], 128_000, "mock"],
+            "chat": [text(), "stop", 11, 7],
+            "stream": [text(), 5, true, 1, 7],
+            "tools": two_calls(),
+            "streamed_tools": two_calls(),
+            "tool_result": "The tool said 21 degrees",
+            "image": IMAGE,
+            "thinking": [THOUGHT, text()],
+            "generate": text(),
+            "streamed_generate": text(),
+            "embed": two_vectors(),
+            "embeddings": [0.25, -0.5, 0.5],
+            "cancel": 2,
+        }),
+    );
+    check_raised(script, &told, "unknown_model", "ResponseError", 404, "no-such-model");
+    check_raised(script, &told, "unknown_show", "ResponseError", 404, "no-such-model");
+    check_raised(script, &told, "rate_limit", "ResponseError", 429, "Rate limit");
+    for case in ["inband", "cut", "pull"] {
+        assert!(told[case]["raised"].is_string(), "{script}, {case}: {}", told[case]);
+    }
+    gateway.check_cancelled(script);
+    gateway.check_secrets(script);
+}
+
+#[test]
+fn langchain_ollama() {
+    let (gateway, script) = (Gateway::with(OLLAMA), "langchain_ollama_cases.py");
+    let Some(told) = gateway.run(script, "langchain-ollama", &[&gateway.ollama()]) else { return };
+    check(
+        script,
+        &told,
+        json!({
+            "chat": [text(), 18],
+            "stream": [text(), 5],
+            "tools": two_calls(),
+            "streamed_tools": two_calls(),
+            "image": IMAGE,
+            "thinking": [THOUGHT, text()],
+            "structured": text(),
+            "embeddings": two_vectors(),
+        }),
+    );
+    check_raised(script, &told, "unknown_model", "ResponseError", 404, "no-such-model");
+    check_raised(script, &told, "rate_limit", "ResponseError", 429, "Rate limit");
     gateway.check_secrets(script);
 }

@@ -47,6 +47,8 @@ struct Examination {
     ollama: String,
     /// For checks that cost tokens; `None` leaves them out.
     model: Option<String>,
+    /// The model to chat with as the Ollama API lists it, which may add a tag.
+    listed: Option<String>,
     /// The doctor is the upstream too.
     upstream: Option<Upstream>,
     report: Report,
@@ -95,8 +97,16 @@ fn examined(args: &DoctorArgs) -> Result<Report, String> {
     }
     let ollama = args.ollama_path.as_deref().unwrap_or_default().trim_matches('/');
     let ollama = if ollama.is_empty() { String::new() } else { format!("/{ollama}") };
-    let mut examination =
-        Examination { site, token, ollama, model, upstream, report: Report::new(&url), rehearsed: rehearsal.is_some() };
+    let mut examination = Examination {
+        site,
+        token,
+        ollama,
+        model,
+        listed: None,
+        upstream,
+        report: Report::new(&url),
+        rehearsed: rehearsal.is_some(),
+    };
     let runtime = tokio::runtime::LocalRuntime::new().map_err(|e| e.to_string())?;
     let examined = runtime.block_on(async { tokio::time::timeout(PATIENCE, examine(&mut examination)).await });
     if examined.is_err() {

@@ -60,6 +60,9 @@ pub async fn discovery(x: &mut Examination) {
 
     let id = listed[0]["model"].as_str().or_else(|| listed[0]["name"].as_str()).unwrap_or_default().to_owned();
     show(x, &id, open).await;
+    let wanted = x.model.clone().unwrap_or_default();
+    let mut ids = listed.iter().filter_map(|entry| entry["model"].as_str());
+    x.listed = ids.find(|id| id.split(':').next() == wanted.split(':').next()).map(ToOwned::to_owned);
     let ps = get(x, "/api/ps", !open).await;
     let fault = match ps {
         Ok(answer) if answer.status == 200 && answer.json()["models"].is_array() => None,
@@ -181,7 +184,7 @@ async fn scope(x: &mut Examination) {
 
 /// A chat as Ollama streams it, and Copilot's, which asks the OpenAI route on the same base.
 pub async fn chat(x: &mut Examination) {
-    let Some(model) = x.model.clone() else {
+    let Some(model) = x.listed.clone().or_else(|| x.model.clone()).filter(|_| x.model.is_some()) else {
         return x.report.skip(
             &[COPILOT, ZED, OPEN_WEBUI, CONTINUE],
             "ollama-chat",

@@ -15,6 +15,11 @@ pub const MODELS: [&str; 8] = [
     "vendor/mock:latest",
 ];
 
+/// Their names as Ollama lists them: with a tag.
+pub fn tags() -> Vec<String> {
+    MODELS.iter().map(|id| if id.contains(':') { (*id).to_owned() } else { format!("{id}:latest") }).collect()
+}
+
 /// The words of an answer. What a careless filter of chunks would change: characters of several bytes, and text that
 /// looks like the fields it removes.
 pub const WORDS: [&str; 5] = ["Hello", " from", " the café,\"finish_reason\":null", " ✓ 👋", " end"];
