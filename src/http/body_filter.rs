@@ -437,8 +437,7 @@ mod tests {
         let noted = |run: &dyn Fn(Notes)| {
             let notes = Notes::default();
             run(notes.clone());
-            let seen = notes.0.borrow().join(",");
-            seen
+            notes.0.take().join(",")
         };
         assert_eq!(noted(&|t| drop(read(tap(byte_chunks(parts(&["a", "b"])), t)))), "a,b,complete");
         assert_eq!(noted(&|t| drop(read(tap(broken(parts(&["a"])), t)))), "a,failed");

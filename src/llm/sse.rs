@@ -106,10 +106,9 @@ impl Decoder {
     }
 
     fn event(&mut self, raw: Bytes, lead_lf: bool, terminated: bool) -> Event {
-        let lead = match std::mem::take(&mut self.first) {
-            true if raw.starts_with(BOM) => BOM.len(),
-            _ => usize::from(lead_lf && raw.starts_with(b"\n")),
-        };
+        let first = std::mem::take(&mut self.first);
+        let lead =
+            if first && raw.starts_with(BOM) { BOM.len() } else { usize::from(lead_lf && raw.starts_with(b"\n")) };
         Event { raw, lead, terminated }
     }
 }

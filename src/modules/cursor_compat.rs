@@ -24,19 +24,20 @@
 //!
 //! ```text
 //! llm.example.com {
-//! 	cors *
-//! 	auth_token {$CURSOR_TOKEN}
-//! 	cursor_compat {
-//! 		reasoning think
-//! 	}
-//! 	reverse_proxy https://api.openai.com {
-//! 		header_up Authorization "Bearer {$OPENAI_API_KEY}"
-//! 	}
+//!     cors *
+//!     auth_token {$CURSOR_TOKEN}
+//!     cursor_compat {
+//!         reasoning think
+//!     }
+//!     reverse_proxy https://api.openai.com {
+//!         header_up Authorization "Bearer {$OPENAI_API_KEY}"
+//!     }
 //! }
 //! ```
 //!
 //! Bodies of up to 64 MiB are read whole to be looked at. What is kept at a provider (`previous_response_id`, references to
-//! items) cannot be had in chat completions and is refused with 400.
+//! items) cannot be had in chat completions and is refused with 400. A token's rights are rights to the name that the client
+//! uses, with its ending.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};

@@ -65,7 +65,8 @@ fn examples_adapt_as_in_caddy() {
 
 fn environment() -> Vec<(String, String)> {
     let value = |name: &str| (name.to_owned(), format!("value-of-{name}"));
-    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TEAM_TOKEN", "OLLAMA_SECRET"].map(value).to_vec()
+    let names = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TEAM_TOKEN", "OLLAMA_SECRET", "CURSOR_TOKEN"];
+    names.map(value).to_vec()
 }
 
 fn examples() -> Vec<PathBuf> {

@@ -121,43 +121,7 @@ impl Choice {
         if !text.is_empty() {
             text.extend_from_slice(content.unwrap_or_default());
         }
-        self.put(delta, text, calls)
-    }
-
-    /// The delta with this content (as it was when empty), without reasoning and with these calls.
-    fn put(&self, delta: Value<'_>, text: Vec<u8>, calls: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Flaw> {
-        let has_content = delta.get("content")?.is_some();
-        let mut text = (!text.is_empty()).then(|| [b"\"content\":\"", &text[..], b"\""].concat());
-        let mut rewriter = Rewriter::new(delta);
-        rewriter.members(delta, |_, member| {
-            Ok(match () {
-                () if member.is_one_of(&REASONING) => match text.take_if(|_| !has_content) {
-                    Some(text) => Edit::Replace(text),
-                    None => Edit::Remove,
-                },
-                () if member.is("content") => text.take().map_or(Edit::Keep, Edit::Replace),
-                () if member.is("tool_calls") => {
-                    calls.as_ref().map_or(Edit::Keep, |calls| Edit::Replace(tool_calls(calls)))
-                }
-                () => Edit::Keep,
-            })
-        })?;
-        // No field of it was there to be replaced: an end that only closes the think block.
-        if let Some(text) = text {
-            let start = delta.span().start;
-            let comma: &[u8] = if delta.is_empty() { b"" } else { b"," };
-            let with = [b"{", &text[..], comma].concat();
-            let mut front = Rewriter::new(delta);
-            front.replace(start..start + 1, &with);
-            // Reasoning and content are absent here, so that at most the calls were edited.
-            if let Some(calls) = calls {
-                front.members(delta, |_, m| {
-                    Ok(if m.is("tool_calls") { Edit::Replace(tool_calls(&calls)) } else { Edit::Keep })
-                })?;
-            }
-            return Ok(front.finish());
-        }
-        Ok(rewriter.finish())
+        put(delta, text, calls)
     }
 
     /// The list of calls, with the text of custom tools in place of their arguments.
@@ -193,6 +157,42 @@ impl Choice {
         })?;
         Ok(rewriter.finish())
     }
+}
+
+/// The delta with this content (as it was when empty), without reasoning and with these calls.
+fn put(delta: Value<'_>, text: Vec<u8>, calls: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Flaw> {
+    let has_content = delta.get("content")?.is_some();
+    let mut text = (!text.is_empty()).then(|| [b"\"content\":\"", &text[..], b"\""].concat());
+    let mut rewriter = Rewriter::new(delta);
+    rewriter.members(delta, |_, member| {
+        Ok(match () {
+            () if member.is_one_of(&REASONING) => match text.take_if(|_| !has_content) {
+                Some(text) => Edit::Replace(text),
+                None => Edit::Remove,
+            },
+            () if member.is("content") => text.take().map_or(Edit::Keep, Edit::Replace),
+            () if member.is("tool_calls") => {
+                calls.as_ref().map_or(Edit::Keep, |calls| Edit::Replace(tool_calls(calls)))
+            }
+            () => Edit::Keep,
+        })
+    })?;
+    // No field of it was there to be replaced: an end that only closes the think block.
+    if let Some(text) = text {
+        let start = delta.span().start;
+        let comma: &[u8] = if delta.is_empty() { b"" } else { b"," };
+        let with = [b"{", &text[..], comma].concat();
+        let mut front = Rewriter::new(delta);
+        front.replace(start..start + 1, &with);
+        // Reasoning and content are absent here, so that at most the calls were edited.
+        if let Some(calls) = calls {
+            front.members(delta, |_, m| {
+                Ok(if m.is("tool_calls") { Edit::Replace(tool_calls(&calls)) } else { Edit::Keep })
+            })?;
+        }
+        return Ok(front.finish());
+    }
+    Ok(rewriter.finish())
 }
 
 fn tool_calls(list: &[u8]) -> Vec<u8> {

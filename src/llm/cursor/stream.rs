@@ -452,7 +452,7 @@ data: [DONE]\n\n";
     #[test]
     fn cut_at_every_byte() {
         let finish = OPENAI.find("\"stop\"").unwrap();
-        let complete = finish + OPENAI[finish..].find("\n").unwrap();
+        let complete = finish + OPENAI[finish..].find('\n').unwrap();
         for at in 0..OPENAI.len() {
             let out = through(&[&OPENAI.as_bytes()[..at]], Err("upstream_body_error"), Reasoning::Keep);
             for data in out.split("\n\n").filter_map(|e| e.strip_prefix("data: ")).filter(|d| *d != "[DONE]") {
