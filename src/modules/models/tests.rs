@@ -1,3 +1,5 @@
+//! `models` without a network: sources are handlers that answer at once.
+
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
