@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::address::ListenAddr;
 use crate::config::types::{AutoHttps, HttpApp, MatcherSet, Route, Server};
 use crate::tls::CertStore;
+use crate::tls::acme::Kind;
 use crate::tls::subject;
 
 /// Server that answers redirects on addresses that no server of the configuration has.
@@ -27,6 +28,8 @@ pub struct Additions {
     pub redirects: BTreeMap<String, Redirects>,
     /// A server for the redirects of the other addresses.
     pub server: Option<Server>,
+    /// ACME challenges that some listener can answer.
+    pub challenges: Vec<Kind>,
 }
 
 /// Redirects of one server.
@@ -74,7 +77,18 @@ pub fn additions(http: &HttpApp, store: &CertStore, http_port: u16, https_port: 
         }
     }
     place(redirects, http, https_port, &mut out);
+    out.challenges = challenges(http, &out, http_port, https_port);
     out
+}
+
+/// CAs connect to port 80, and for the TLS challenge to port 443.
+fn challenges(http: &HttpApp, out: &Additions, http_port: u16, https_port: u16) -> Vec<Kind> {
+    let on = |server: &Server, wanted: u16| {
+        addresses(server).iter().any(|a| matches!(a, ListenAddr::Tcp { port, .. } if *port == wanted))
+    };
+    let plain = http.servers.values().chain(&out.server).any(|server| on(server, http_port));
+    let tls = http.servers.iter().any(|(name, server)| out.tls.contains(name) && on(server, https_port));
+    [(plain, Kind::Http), (tls, Kind::TlsAlpn)].into_iter().filter_map(|(can, kind)| can.then_some(kind)).collect()
 }
 
 /// Puts the redirects into the servers that listen on their addresses, the rest into a server of their own.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::auto_https::Additions;
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, Issuer, Pki};
@@ -16,10 +17,11 @@ use crate::tls::authority::AuthoritySettings;
 use crate::tls::automation::{Automation, Plan, RENEWAL_RATIO};
 use crate::tls::{CertStore, KeyType, subject};
 
-/// Makes the plan for `names`, each with the server that serves it, and those that the `tls` part names itself.
-pub fn plan(config: &Config, store: &CertStore, names: &BTreeMap<String, String>, cx: &mut CompileCx<'_>) -> Plan {
+/// Makes the plan for the names of the sites, and for those that the `tls` part names itself.
+pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut CompileCx<'_>) -> Plan {
     let storage = storage(config.storage.as_ref());
-    let mut plan = Plan { storage, ..Plan::default() };
+    let mut plan = Plan { storage, challenges: auto.challenges.clone(), ..Plan::default() };
+    let names = &auto.names;
     cx.at("apps", |cx| {
         cx.at("pki", |cx| plan.authorities = authorities(config.apps.pki.as_ref(), cx));
         let policies = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
@@ -32,10 +34,11 @@ pub fn plan(config: &Config, store: &CertStore, names: &BTreeMap<String, String>
         for (name, server) in wanted {
             let chosen = choose(&policies, &name);
             let automation = made.entry(chosen).or_insert_with(|| Arc::new(automation(&policies, chosen)));
-            if automation.issuers.iter().all(|issuer| matches!(issuer, Issuer::Internal(_))) {
-                plan.names.insert(name, Arc::clone(automation));
-            } else {
+            // A wildcard is proved over DNS alone (RFC 8555 section 7.1.3, the CAs' rules).
+            if name.starts_with("*.") && !automation.issuers.iter().any(|i| matches!(i, Issuer::Internal(_))) {
                 refused.entry(server).or_default().push(name);
+            } else {
+                plan.names.insert(name, Arc::clone(automation));
             }
         }
         for (server, names) in refused {
@@ -45,15 +48,13 @@ pub fn plan(config: &Config, store: &CertStore, names: &BTreeMap<String, String>
     plan
 }
 
-/// Certificates of public CAs cannot be had yet.
 fn refuse(server: Option<&String>, names: &[String], cx: &mut CompileCx<'_>) {
     let message = format!(
-        "no certificate for `{}`: obtaining certificates from a CA is not supported by this version of llmproxy",
+        "no certificate for `{}`: a CA gives those for wildcards over DNS alone, and the DNS challenge is not supported by this version of llmproxy",
         names.join("`, `")
     );
-    let error = CompileError::new("no-certificate", message).help(
-        "give certificate files with `tls CERT KEY`, use the internal CA with `tls internal`, or serve plain HTTP with an `http://` address",
-    );
+    let error = CompileError::new("no-certificate", message)
+        .help("name the hosts one by one, give certificate files with `tls CERT KEY`, or use the internal CA with `tls internal`");
     match server {
         Some(server) => cx.at("http", |cx| cx.at("servers", |cx| cx.at(server, |cx| cx.report(error)))),
         None => cx.at("tls", |cx| cx.at("certificates", |cx| cx.at("automate", |cx| cx.report(error)))),
@@ -80,12 +81,37 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Vec<AutomationPolicy> {
             let error = CompileError::not_supported(format_args!("key type `{}`", policy.key_type));
             cx.at("policies", |cx| cx.at(i, |cx| cx.report(error)));
         }
+        for (j, issuer) in policy.issuers.iter().enumerate() {
+            let error = |what: &str| CompileError::not_supported(what);
+            let mut report = |what| {
+                cx.at("policies", |cx| cx.at(i, |cx| cx.at("issuers", |cx| cx.at(j, |cx| cx.report(error(what))))));
+            };
+            match issuer {
+                Issuer::Internal(_) => {}
+                Issuer::Zerossl(_) => report("ZeroSSL's own API (its ACME directory runs)"),
+                Issuer::Acme(acme) => unsupported_acme(acme).into_iter().for_each(&mut report),
+            }
+        }
         if policy.storage.is_some() {
             let error = CompileError::not_supported("a storage of one policy's own");
             cx.at("policies", |cx| cx.at(i, |cx| cx.report(error)));
         }
     }
     read.policies
+}
+
+/// What an ACME issuer asks for and cannot have yet.
+fn unsupported_acme(acme: &AcmeIssuer) -> Vec<&'static str> {
+    let dns = acme.challenges.as_ref().is_some_and(|c| c.dns.is_some());
+    [
+        (dns, "the DNS challenge"),
+        (acme.preferred_chains.is_some(), "a choice of chains (`preferred_chains`)"),
+        (!acme.certificate_lifetime.is_zero(), "a lifetime asked of the CA"),
+        (acme.network_proxy.is_some(), "a proxy of an issuer's own"),
+    ]
+    .into_iter()
+    .filter_map(|(told, what)| told.then_some(what))
+    .collect()
 }
 
 /// Numbers that stand for policies that a configuration does not write.

@@ -55,7 +55,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
         cx.http_port = if http.http_port == 0 { 80 } else { http.http_port };
         cx.https_port = if http.https_port == 0 { 443 } else { http.https_port };
         let auto = auto_https::additions(http, &store, cx.http_port, cx.https_port);
-        runtime.certificates = Arc::new(automation::plan(config, &store, &auto.names, &mut cx));
+        runtime.certificates = Arc::new(automation::plan(config, &store, &auto, &mut cx));
         cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &store, &mut runtime, cx)));
     }
     if !cx.errors.is_empty() {

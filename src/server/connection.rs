@@ -19,6 +19,7 @@ use super::worker::{Live, Worker};
 use crate::compile::address::ListenAddr;
 use crate::compile::runtime::{ListenerSpec, Protocols};
 use crate::http::exchange::{Conn, Peer, TlsFacts};
+use crate::tls::acme;
 
 /// Most header fields in a request; Go has no such limit, hyper wants one.
 const MAX_HEADERS: usize = 256;
@@ -164,6 +165,10 @@ async fn handshake(
             return None;
         }
     };
+    if asks_for_challenge(&start.client_hello()) {
+        answer_challenge(start).await;
+        return None;
+    }
     let config = tls.choose(start.client_hello().server_name());
     match start.into_stream(config).await {
         Ok(stream) => {
@@ -174,6 +179,22 @@ async fn handshake(
             tracing::debug!(%error, "TLS handshake failed");
             None
         }
+    }
+}
+
+/// Whether a CA asks for the proof of a name (RFC 8737): then nothing else is spoken.
+fn asks_for_challenge(hello: &rustls::server::ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == acme::ACME_TLS))
+}
+
+async fn answer_challenge(start: tokio_rustls::StartHandshake<Plain>) {
+    let config = start.client_hello().server_name().and_then(|name| acme::Board::shared().tls_answer(name));
+    let Some(config) = config else { return };
+    match start.into_stream(config).await {
+        Ok(mut stream) => {
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        }
+        Err(error) => tracing::debug!(%error, "TLS challenge handshake failed"),
     }
 }
 

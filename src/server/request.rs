@@ -24,6 +24,7 @@ use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 use crate::http::exchange::Exchange;
 use crate::http::walker::{self, Outcome};
+use crate::tls::acme::Board;
 
 /// Why hyper should drop the connection (or reset the HTTP/2 stream) without an answer.
 #[derive(Debug)]
@@ -62,6 +63,11 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
     let (Some(server), Some(facts)) = (live.runtime.servers.get(index), live.facts.get(index)) else {
         return Err(Aborted);
     };
+    if head.uri.path().starts_with(CHALLENGES)
+        && let Some(answer) = challenge_answer(&head)
+    {
+        return Ok(Response::new(ResponseBody::new(Body::from(answer), Some(Box::new(active)))));
+    }
     drop_underscored(&mut head.headers, &facts.underscored_headers);
     if server.strict_sni_host && !host_is_handshake_name(&head, &cx.facts) {
         return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
@@ -104,6 +110,16 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(Response::from_parts(head, ResponseBody::new(body, Some(on_end))))
+}
+
+/// Where a CA asks for the answers of challenges over HTTP (RFC 8555 section 8.3).
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// The answer to a challenge that is open for this host; before any route, as in Caddy: no site may hide it.
+fn challenge_answer(head: &http::request::Parts) -> Option<String> {
+    let host = head.headers.get(header::HOST).and_then(|v| v.to_str().ok())?;
+    let (host, _) = crate::http::exchange::split_host_port(host);
+    (head.method == Method::GET).then(|| Board::shared().http_answer(host, head.uri.path())).flatten()
 }
 
 /// Marks the connection as serving until dropped.

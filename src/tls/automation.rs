@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acme::Kind;
 use super::authority::AuthoritySettings;
 use super::key_type::KeyType;
 use crate::config::tls_types::Issuer;
@@ -17,11 +18,18 @@ pub struct Plan {
     pub names: BTreeMap<String, Arc<Automation>>,
     /// Internal authorities by id; those not named have the defaults.
     pub authorities: BTreeMap<String, AuthoritySettings>,
+    /// Challenges that the configuration's listeners can answer.
+    pub challenges: Vec<Kind>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { storage: FileStorage::new(""), names: BTreeMap::new(), authorities: BTreeMap::new() }
+        Self {
+            storage: FileStorage::new(""),
+            names: BTreeMap::new(),
+            authorities: BTreeMap::new(),
+            challenges: Vec::new(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::acme::Board;
 use super::automation::{Automation, Plan};
 use super::managed::ManagedStore;
 use source::Source;
@@ -147,6 +148,16 @@ impl Keeper {
             let task = Task { automation: Arc::clone(automation), plan: Arc::clone(plan), handle };
             self.tasks.insert(name.clone(), task);
         }
+        let mut issuers: Vec<String> = plan
+            .names
+            .values()
+            .flat_map(|automation| &automation.issuers)
+            .filter(|issuer| issuer.acme().is_some())
+            .map(source::issuer_key)
+            .collect();
+        issuers.sort_unstable();
+        issuers.dedup();
+        Board::shared().look_into(plan.storage.clone(), issuers);
         self.store.keep_only(|name| plan.names.contains_key(name));
         self.states.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| plan.names.contains_key(name));
     }
@@ -156,6 +167,7 @@ impl Keeper {
             *task.automation == *automation
                 && task.plan.storage == plan.storage
                 && task.plan.authorities == plan.authorities
+                && task.plan.challenges == plan.challenges
                 && !task.handle.is_finished()
         })
     }

@@ -6,6 +6,7 @@
 //! policies (SNI patterns, versions, ALPN) ────┴─▶ ServerTls ─choose(SNI)─▶ rustls::ServerConfig ─▶ handshake
 //! ```
 
+pub mod acme;
 pub mod authority;
 pub mod automation;
 mod certificate;

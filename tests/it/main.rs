@@ -9,6 +9,7 @@
 mod harness;
 
 mod access_log;
+mod acme;
 mod auth_token;
 mod auth_token_rights;
 mod auto_https;

@@ -24,7 +24,7 @@ pub async fn of(name: String, source: Source) {
             tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
             continue;
         }
-        if source.obtain(&name).await {
+        if source.obtain(&name, failures).await {
             failures = 0;
         } else {
             tokio::time::sleep(retry_after(failures)).await;

@@ -1,6 +1,7 @@
 //! Where the certificate of a name comes from: the storage, else its issuers in turn.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,10 +11,14 @@ use time::format_description::well_known::Rfc3339;
 use super::{CertificateState, States};
 use crate::config::tls_types::{InternalIssuer, Issuer};
 use crate::storage::key;
+use crate::tls::acme::{self, Surroundings};
 use crate::tls::authority::{Authority, Issued};
 use crate::tls::automation::{Automation, INTERNAL_LIFETIME, LOCAL, Plan};
 use crate::tls::certificate::Certificate;
 use crate::tls::managed::ManagedStore;
+
+/// Longest that an ACME order may take (Caddy's default is five minutes too).
+const ACME_LIMIT: Duration = Duration::from_mins(5);
 
 /// Everything that obtaining a certificate needs.
 pub struct Source {
@@ -44,13 +49,13 @@ impl Source {
             return;
         }
         if matches!(self.automation.issuers.first(), Some(Issuer::Internal(_))) {
-            self.obtain(name).await;
+            self.obtain(name, 0).await;
         }
     }
 
     /// Obtains a certificate from the first issuer that gives one; true when there is a good one then. One process at a
     /// time does so for a name: another may have kept one meanwhile, which is then used.
-    pub async fn obtain(&self, name: &str) -> bool {
+    pub async fn obtain(&self, name: &str, failures: usize) -> bool {
         // A storage that cannot be written must not stop a certificate that can be had without it.
         let _lock = match self.plan.storage.lock(&format!("issue_cert_{name}")).await {
             Ok(lock) => Some(lock),
@@ -65,7 +70,7 @@ impl Source {
         }
         let mut why = String::new();
         for issuer in &self.automation.issuers {
-            match self.issue(name, issuer, now) {
+            match self.issue(name, issuer, failures, now).await {
                 Ok(issued) => {
                     if self.take(name, &issuer_key(issuer), &issued) {
                         return true;
@@ -81,10 +86,24 @@ impl Source {
         false
     }
 
-    fn issue(&self, name: &str, issuer: &Issuer, now: OffsetDateTime) -> Result<Issued, String> {
+    async fn issue(&self, name: &str, issuer: &Issuer, failures: usize, now: OffsetDateTime) -> Result<Issued, String> {
         match issuer {
             Issuer::Internal(internal) => self.issue_internal(name, internal, now),
-            Issuer::Acme(_) | Issuer::Zerossl(_) => Err("this issuer is not supported".into()),
+            Issuer::Acme(acme) => {
+                let around = Surroundings {
+                    storage: &self.plan.storage,
+                    key_type: self.automation.key_type,
+                    kinds: &self.plan.challenges,
+                    failures,
+                };
+                let limit = acme.acme_timeout.positive().unwrap_or(ACME_LIMIT);
+                match tokio::time::timeout(limit, acme::obtain(acme, name, &around)).await {
+                    Ok(result) => result.map_err(|e| e.to_string()),
+                    Err(_) => Err(format!("the CA did not give a certificate within {} s", limit.as_secs())),
+                }
+            }
+            // Refused when the configuration is compiled.
+            Issuer::Zerossl(_) => Err("ZeroSSL's own API is not supported".into()),
         }
     }
 
@@ -171,11 +190,11 @@ impl Source {
 }
 
 /// The segment under which an issuer's certificates are kept.
-fn issuer_key(issuer: &Issuer) -> String {
+pub fn issuer_key(issuer: &Issuer) -> String {
     match issuer {
         Issuer::Internal(internal) if internal.ca.is_empty() => LOCAL.to_owned(),
         Issuer::Internal(internal) => key::safe(&internal.ca),
-        Issuer::Acme(acme) => key::issuer(&acme.ca),
+        Issuer::Acme(acme) => key::issuer(acme::directory(acme)),
         Issuer::Zerossl(_) => "zerossl".to_owned(),
     }
 }

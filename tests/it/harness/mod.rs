@@ -3,6 +3,7 @@
 pub mod client;
 pub mod llm_answers;
 pub mod llm_upstream;
+pub mod pebble;
 pub mod process;
 pub mod standin;
 pub mod tls;

@@ -1,0 +1,145 @@
+//! Accounts at CAs, kept as Caddy keeps them: `acme/CA/users/EMAIL/NAME.{json,key}`.
+
+use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
+
+use super::eab;
+use super::http::Http;
+use super::{AcmeError, directory};
+use crate::config::tls_types::AcmeIssuer;
+use crate::storage::FileStorage;
+use crate::storage::key::safe;
+
+/// The registration as the CA tells it. Fields that we do not use are kept as Caddy writes them.
+#[derive(Serialize, Deserialize)]
+struct Registration {
+    status: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    contact: Vec<String>,
+    #[serde(default, rename = "termsOfServiceAgreed")]
+    terms_of_service_agreed: bool,
+    #[serde(default)]
+    orders: String,
+    /// The account's URL.
+    location: String,
+}
+
+/// Keys of an account's files.
+struct Keys {
+    registration: String,
+    private_key: String,
+}
+
+impl Keys {
+    fn of(issuer_key: &str, email: &str) -> Self {
+        let email = if email.is_empty() { "default" } else { email };
+        let name = match email.split('@').next() {
+            None | Some("") => "registration",
+            Some(name) => name,
+        };
+        let stem = format!("acme/{issuer_key}/users/{}/{}", safe(email), safe(name));
+        Self { registration: format!("{stem}.json"), private_key: format!("{stem}.key") }
+    }
+}
+
+/// The account that is kept, else a new one. The terms of service are agreed to, as Caddy does: who asks for a
+/// certificate means so.
+pub async fn open(
+    issuer: &AcmeIssuer,
+    issuer_key: &str,
+    storage: &FileStorage,
+    http: Http,
+) -> Result<Account, AcmeError> {
+    let keys = Keys::of(issuer_key, &issuer.email);
+    // Two processes must not make two accounts.
+    let _lock = storage.lock(&format!("acme_account_{issuer_key}_{}", issuer.email)).await.ok();
+    if let Some(kept) = load(&keys, storage)? {
+        let (registration, key) = kept;
+        let builder = Account::builder_with_http(Box::new(http));
+        return builder
+            .from_parts(registration.location, key, directory(issuer).to_owned())
+            .await
+            .map_err(|e| AcmeError::new("opening the ACME account", e));
+    }
+    create(issuer, &keys, storage, http).await
+}
+
+fn load(keys: &Keys, storage: &FileStorage) -> Result<Option<(Registration, PrivatePkcs8KeyDer<'static>)>, AcmeError> {
+    let read = |key: &str| storage.load(key).map_err(|e| AcmeError::new("reading the ACME account", e));
+    let (Some(registration), Some(key)) = (read(&keys.registration)?, read(&keys.private_key)?) else {
+        return Ok(None);
+    };
+    let registration: Registration =
+        serde_json::from_slice(&registration).map_err(|e| AcmeError::new(&keys.registration, e))?;
+    if registration.location.is_empty() || registration.status != "valid" {
+        return Ok(None);
+    }
+    Ok(Some((registration, pkcs8(&key)?)))
+}
+
+/// Caddy writes SEC1, the protocol's library reads PKCS 8.
+fn pkcs8(pem: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
+    let unusable = || AcmeError("the ACME account's key is not usable".into());
+    let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| unusable())?;
+    let key = KeyPair::try_from(&der).map_err(|_| unusable())?;
+    Ok(PrivatePkcs8KeyDer::from(key.serialize_der()))
+}
+
+async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: Http) -> Result<Account, AcmeError> {
+    let external = eab::credentials(issuer, &http).await?;
+    let external = external.map(|(id, key)| ExternalAccountKey::new(id, &key));
+    let contact: Vec<String> =
+        if issuer.email.is_empty() { Vec::new() } else { vec![format!("mailto:{}", issuer.email)] };
+    let contacts: Vec<&str> = contact.iter().map(String::as_str).collect();
+    let new = NewAccount { contact: &contacts, terms_of_service_agreed: true, only_return_existing: false };
+    let builder = Account::builder_with_http(Box::new(http));
+    let failed = |e| AcmeError::new("making an ACME account", e);
+    let (account, pem) = if issuer.account_key.is_empty() {
+        let (account, credentials) =
+            builder.create(&new, directory(issuer).to_owned(), external.as_ref()).await.map_err(failed)?;
+        (account, credentials_key(&credentials)?)
+    } else {
+        let key = pkcs8(issuer.account_key.as_bytes())?;
+        let signer = Key::from_pkcs8_der(key.clone_key()).map_err(failed)?;
+        let pair = (signer, PrivateKeyDer::Pkcs8(key));
+        let (account, _) = builder.create_from_key(pair, directory(issuer).to_owned()).await.map_err(failed)?;
+        (account, issuer.account_key.clone())
+    };
+    let registration = Registration {
+        status: "valid".into(),
+        contact,
+        terms_of_service_agreed: true,
+        orders: String::new(),
+        location: account.id().to_owned(),
+    };
+    let kept = serde_json::to_vec_pretty(&registration).map_err(std::io::Error::from).and_then(|json| {
+        storage.store(&keys.private_key, pem.as_bytes())?;
+        storage.store(&keys.registration, &json)
+    });
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the ACME account cannot be kept: a new one will be made after a restart");
+    }
+    Ok(account)
+}
+
+/// The key that the library made, as PEM.
+fn credentials_key(credentials: &instant_acme::AccountCredentials) -> Result<String, AcmeError> {
+    let key = KeyPair::from_pkcs8_der_and_sign_algo(credentials.private_key(), &PKCS_ECDSA_P256_SHA256);
+    key.map(|key| key.serialize_pem()).map_err(|e| AcmeError::new("the new ACME account's key", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_lie_where_caddy_looks() {
+        let keys = Keys::of("acme-v02.api.letsencrypt.org-directory", "Me@Example.com");
+        assert_eq!(keys.registration, "acme/acme-v02.api.letsencrypt.org-directory/users/me@example.com/me.json");
+        assert_eq!(Keys::of("x", "").private_key, "acme/x/users/default/default.key");
+        assert_eq!(Keys::of("x", "@a").private_key, "acme/x/users/@a/registration.key");
+    }
+}
