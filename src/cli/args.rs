@@ -204,6 +204,9 @@ pub struct DoctorArgs {
     pub url: Option<String>,
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Which site of the file to rehearse [default: the first with a `reverse_proxy`]
+    #[arg(long, value_name = "[HOST][/PATH]", conflicts_with = "url")]
+    pub site: Option<String>,
     /// Path of the Ollama API, such as the one of a `secret` of `ollama_compat`
     #[arg(long, value_name = "PATH")]
     pub ollama_path: Option<String>,

@@ -102,7 +102,7 @@ fn site(seed: &str) -> String {
 /// Every client is served by the site alone: no fault, and no warning either.
 #[test]
 fn a_right_site_has_no_fault() {
-    let (report, code) = rehearse(&site(""), &["--ollama-path", SECRET]);
+    let (report, code) = rehearse(&site(""), &["--ollama-path", SECRET, "--site", "llm.example.com"]);
     let told = report["checks"].as_array().unwrap().iter().filter(|c| c["outcome"] != "ok");
     let told: Vec<&Value> = told.collect();
     assert!(told.is_empty() && code == 0, "{told:#?}");
@@ -160,6 +160,28 @@ fn without_its_upstream_it_asks_a_running_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let (report, code) = examine(folder.path(), &[&url]);
     assert_eq!((faults(&report), code), (BTreeSet::from(["reachable"]), 1), "{report:#}");
+}
+
+#[test]
+fn what_cannot_be_examined_is_said_plainly() {
+    let said = |proxyfile: &str, arguments: &[&str], token: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("Proxyfile"), proxyfile).unwrap();
+        let mut doctor = command(Which::Llmproxy, folder.path());
+        doctor.arg("doctor").args(arguments).env("LLMPROXY_TOKEN", token);
+        let output = run_within(&mut doctor, Duration::from_secs(60));
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+    };
+    assert!(said("a.test {\n\trespond ok\n}\n", &[], TOKEN).contains("no site of the file has a `reverse_proxy`"));
+    assert!(said("a.test {\n\trespnd ok\n}\n", &[], TOKEN).contains("unknown-directive"));
+    assert!(said(&site(""), &["--site", "other.test"], TOKEN).contains("no site `other.test`"));
+    assert!(said(&site(""), &["--client", "emacs"], TOKEN).contains("copilot, cursor"));
+    assert!(said(&site(""), &[], "short").contains("at least 8 characters"));
+    assert!(said(&site(""), &["ftp://a.test"], TOKEN).contains("https:// or http://"));
+    let wrong = said(&site(""), &["--site", "llm.example.com"], "some-other-token");
+    assert!(wrong.contains("set LLMPROXY_TOKEN") && wrong.contains("1 faults"), "{wrong}");
+    assert!(!wrong.contains("some-other-token"), "{wrong}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

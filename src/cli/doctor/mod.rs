@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// The model that the doctor's own upstream has.
 const MODEL: &str = "doctor-model";
 
+const SHORTEST_TOKEN: usize = 8;
+
 /// What the checks share.
 struct Examination {
     site: Site,
@@ -47,6 +49,8 @@ struct Examination {
     ollama: String,
     /// For checks that cost tokens; `None` leaves them out.
     model: Option<String>,
+    /// Neither a version nor a list of models is where the Ollama API should be.
+    no_ollama: bool,
     /// The model to chat with as the Ollama API lists it, which may add a tag.
     listed: Option<String>,
     /// The doctor is the upstream too.
@@ -102,6 +106,7 @@ fn examined(args: &DoctorArgs) -> Result<Report, String> {
         token,
         ollama,
         model,
+        no_ollama: false,
         listed: None,
         upstream,
         report: Report::new(&url),
@@ -149,5 +154,9 @@ fn token(args: &DoctorArgs) -> Result<Option<String>, String> {
     } else {
         Env::from_process().get("LLMPROXY_TOKEN").map(ToOwned::to_owned)
     };
-    Ok(given.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()))
+    match given.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()) {
+        // It is looked for in headers and logs, where few characters would be found by chance.
+        Some(token) if token.len() < SHORTEST_TOKEN => Err(format!("a token has at least {SHORTEST_TOKEN} characters")),
+        token => Ok(token),
+    }
 }

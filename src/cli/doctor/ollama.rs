@@ -34,6 +34,15 @@ pub async fn discovery(x: &mut Examination) {
             true
         }
     };
+    if let (Ok(version), Ok(tags)) = (get(x, "/api/version", !open).await, get(x, "/api/tags", !open).await)
+        && matches!((version.status, tags.status), (404 | 405, 404 | 405))
+    {
+        let place = if x.ollama.is_empty() { "at the root of the site" } else { &x.ollama };
+        let why = format!("there is no Ollama API {place}");
+        x.report.fault(&[COPILOT, ZED, OPEN_WEBUI, CONTINUE], "ollama", why, FIX);
+        x.no_ollama = true;
+        return;
+    }
     let version = get(x, "/api/version", !open).await;
     let fault = version_fault(version);
     x.report.judge(&[COPILOT, OPEN_WEBUI], "version", fault, FIX);
@@ -184,6 +193,9 @@ async fn scope(x: &mut Examination) {
 
 /// A chat as Ollama streams it, and Copilot's, which asks the OpenAI route on the same base.
 pub async fn chat(x: &mut Examination) {
+    if x.no_ollama {
+        return;
+    }
     let Some(model) = x.listed.clone().or_else(|| x.model.clone()).filter(|_| x.model.is_some()) else {
         return x.report.skip(
             &[COPILOT, ZED, OPEN_WEBUI, CONTINUE],
@@ -248,4 +260,58 @@ async fn post(x: &Examination, path: &str, body: &Value, with_token: bool) -> Re
     let path = format!("{}{path}", x.ollama);
     let token = x.token.as_deref().filter(|_| with_token);
     x.site.ask(Ask { method: "POST", path: &path, token, body: Some(body.to_string()), ..Ask::default() }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<Answer, String> {
+        let body = body.as_bytes().to_vec();
+        Ok(Answer { status, headers: http::HeaderMap::new(), body, spread: std::time::Duration::ZERO, complete: true })
+    }
+
+    #[test]
+    fn versions_are_judged_as_copilot_and_open_webui_do() {
+        for fine in ["0.6.4", "0.12.6", "1.0.0", "0.0.0"] {
+            assert_eq!(version_fault(answer(200, &json!({"version": fine}).to_string())), None, "{fine}");
+        }
+        for bad in ["0.6.3", "0.5.99", "latest", "0.6.x", ""] {
+            assert!(version_fault(answer(200, &json!({"version": bad}).to_string())).is_some(), "{bad}");
+        }
+        for (status, body) in [(404, "{\"version\":\"1.0.0\"}"), (200, "<html>"), (200, "{}"), (200, "{\"version\":1}")]
+        {
+            assert!(version_fault(answer(status, body)).is_some(), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn each_field_that_zed_needs_is_missed() {
+        let entry = json!({
+            "name": "m", "modified_at": "t", "size": 1, "digest": "d",
+            "details": {"format": "f", "family": "f", "parameter_size": "1B", "quantization_level": "Q"},
+        });
+        assert_eq!(missing_in(std::slice::from_ref(&entry), &ZED_FIELDS), None);
+        for field in ZED_FIELDS {
+            let mut without = entry.clone();
+            if let Some(place) = without.pointer_mut(&format!("/{field}")) {
+                *place = Value::Null;
+            }
+            let told = missing_in(&[entry.clone(), without], &ZED_FIELDS).unwrap();
+            assert!(told.ends_with(field), "{told}");
+        }
+    }
+
+    #[test]
+    fn lines_must_end_with_done() {
+        let line = |done: bool| {
+            let message = json!({"role": "assistant", "content": "x"});
+            json!({"model": "m", "created_at": "t", "message": message, "done": done}).to_string()
+        };
+        let judge = |body: String| lines_fault(&answer(200, &body).unwrap(), false);
+        assert_eq!(judge(format!("{}\n{}\n", line(false), line(true))), None);
+        for bad in [format!("{}\n", line(false)), String::new(), format!("{}\n\n{}\n", line(false), line(true))] {
+            assert!(judge(bad.clone()).is_some(), "{bad}");
+        }
+    }
 }

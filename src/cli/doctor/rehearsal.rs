@@ -41,7 +41,11 @@ pub fn start(args: &DoctorArgs, upstream: &Upstream) -> Result<Rehearsal, String
     };
     let mut config = serde_json::to_value(&config).map_err(|e| e.to_string())?;
     let port = free_port()?;
-    let host = rewrite(&mut config, port, &format!("127.0.0.1:{}", upstream.port))?;
+    let (wanted, path) = match args.site.as_deref().map(|site| site.split_at(site.find('/').unwrap_or(site.len()))) {
+        Some((host, path)) => (Some(host).filter(|h| !h.is_empty()), path),
+        None => (None, ""),
+    };
+    let host = rewrite(&mut config, wanted, port, &format!("127.0.0.1:{}", upstream.port))?;
     let logs_credentials = config.to_string().contains("\"should_log_credentials\":true");
 
     let folder = std::env::temp_dir().join(format!("llmproxy-doctor-{}-{:08x}", std::process::id(), fastrand::u32(..)));
@@ -58,10 +62,12 @@ pub fn start(args: &DoctorArgs, upstream: &Upstream) -> Result<Rehearsal, String
             return Err(format!("the rehearsal does not start: {error}"));
         }
     };
-    let url = format!("http://127.0.0.1:{port}");
+    let url = format!("http://127.0.0.1:{port}{path}");
     let mut rehearsal =
         Rehearsal { url, host, config: source.path.display().to_string(), logs_credentials, child, folder };
     rehearsal.wait(&socket)?;
+    // It has been read, and may hold secrets: it should not outlive an interrupted doctor.
+    let _ = std::fs::remove_file(&file);
     Ok(rehearsal)
 }
 
@@ -126,15 +132,19 @@ fn free_port() -> Result<u16, String> {
     Ok(listener.local_addr().map_err(|e| e.to_string())?.port())
 }
 
-/// Turns every upstream to `upstream` and the first server that has one to `port`; others are left out. Gives the host
-/// that its first site asks for.
-fn rewrite(config: &mut Value, port: u16, upstream: &str) -> Result<Option<String>, String> {
-    let servers = config["apps"]["http"]["servers"].as_object().cloned().unwrap_or_default();
-    let name = servers.iter().find(|(_, server)| has_upstream(server)).map(|(name, _)| name.clone());
-    let Some((name, mut server)) = name.and_then(|name| servers.get(&name).cloned().map(|s| (name, s))) else {
-        return Err("no site of the file has a `reverse_proxy`: give the URL of a running gateway".to_owned());
+/// Turns every upstream to `upstream`, and the first server that has one (and the site `wanted`) to `port`; other servers
+/// are left out. Gives the host to ask for: `wanted`, or that of its first site.
+fn rewrite(config: &mut Value, wanted: Option<&str>, port: u16, upstream: &str) -> Result<Option<String>, String> {
+    let mut servers = config["apps"]["http"]["servers"].as_object().cloned().unwrap_or_default();
+    let suits = |server: &Value| has_upstream(server) && wanted.is_none_or(|host| hosts(server).any(|h| h == host));
+    let Some((name, mut server)) = servers.iter_mut().find(|(_, server)| suits(server)).map(|(n, s)| (n, s.take()))
+    else {
+        return Err(match wanted {
+            Some(host) => format!("no site `{host}` of the file has a `reverse_proxy`"),
+            None => "no site of the file has a `reverse_proxy`: give the URL of a running gateway".to_owned(),
+        });
     };
-    let host = first_host(&server);
+    let host = wanted.or_else(|| hosts(&server).find(|h| !h.contains(['*', '{']))).map(ToOwned::to_owned);
     replace_upstreams(&mut server, upstream);
     server["listen"] = json!([format!("127.0.0.1:{port}")]);
     server["automatic_https"] = json!({"disable": true});
@@ -192,10 +202,54 @@ fn lead_to(proxy: &mut Map<String, Value>, upstream: &str) {
     proxy.insert("upstreams".to_owned(), json!([{"dial": upstream}]));
 }
 
-/// The first host without a wildcard that a route of the server matches.
-fn first_host(server: &Value) -> Option<String> {
-    let routes = server["routes"].as_array()?;
-    let hosts = routes.iter().flat_map(|r| r["match"].as_array().into_iter().flatten());
-    let mut hosts = hosts.flat_map(|m| m["host"].as_array().into_iter().flatten()).filter_map(Value::as_str);
-    hosts.find(|h| !h.contains(['*', '{'])).map(ToOwned::to_owned)
+/// The hosts that the sites of a server are for, in the order of the routes.
+fn hosts(server: &Value) -> impl Iterator<Item = &str> {
+    let routes = server["routes"].as_array().into_iter().flatten();
+    let matchers = routes.flat_map(|r| r["match"].as_array().into_iter().flatten());
+    matchers.flat_map(|m| m["host"].as_array().into_iter().flatten()).filter_map(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Value {
+        let proxy = json!({
+            "handler": "reverse_proxy", "upstreams": [{"dial": "api.example.com:443"}],
+            "health_checks": {"active": {"uri": "/"}},
+            "transport": {"protocol": "http", "tls": {}, "keep_alive": {"enabled": false}},
+        });
+        let site = |host: &str| {
+            let inner = json!({"handle": [{"handler": "record", "folder": "/var/records"}, proxy]});
+            json!({"match": [{"host": [host]}], "handle": [{"handler": "subroute", "routes": [inner]}]})
+        };
+        json!({"logging": {}, "apps": {"tls": {}, "http": {"servers": {
+            "srv0": {"listen": [":80"], "routes": [{"handle": [{"handler": "static_response"}]}]},
+            "srv1": {"listen": [":443"], "routes": [site("*.example.com"), site("a.test"), site("b.test")], "tls_connection_policies": [{}]},
+        }}}})
+    }
+
+    #[test]
+    fn everything_that_leads_elsewhere_is_cut() {
+        let mut config = config();
+        let host = rewrite(&mut config, None, 1234, "127.0.0.1:9").unwrap();
+        assert_eq!(host.as_deref(), Some("a.test"));
+        let proxy = json!({
+            "handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:9"}],
+            "transport": {"protocol": "http", "keep_alive": {"enabled": false}},
+        });
+        let server = &config["apps"]["http"]["servers"]["srv1"];
+        assert_eq!(server["routes"][0]["handle"][0]["routes"][0]["handle"], json!([proxy]));
+        assert_eq!(server["listen"], json!(["127.0.0.1:1234"]));
+        let text = config.to_string();
+        for gone in ["srv0", "logging", "tls", "api.example.com", "/var/records"] {
+            assert!(!text.contains(gone), "{gone}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_site_is_chosen_by_its_name() {
+        assert_eq!(rewrite(&mut config(), Some("b.test"), 1, "u").unwrap().as_deref(), Some("b.test"));
+        assert!(rewrite(&mut config(), Some("c.test"), 1, "u").unwrap_err().contains("c.test"));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Examination;
-use super::gateway::ask_chat;
+use super::gateway::{ask_chat, locked};
 use super::report::{CLIENTS, GATEWAY, SDK};
 use super::site::Ask;
 use super::upstream::RETRY_AFTER;
@@ -67,7 +67,8 @@ pub async fn check(x: &mut Examination) {
     let why = goes_on.then(|| "a client that leaves does not stop the upstream, which bills on".to_owned());
     x.report.judge(&[GATEWAY], "cancel", why, "`reverse_proxy` stops it");
 
-    secrets(x, &upstream.since(0));
+    let locked = locked(x).await;
+    secrets(x, locked, &upstream.since(0));
 
     upstream.close().await;
     let fix = "`reverse_proxy` answers 502 in the caller's dialect; let `handle_errors` not turn it into text";
@@ -98,9 +99,12 @@ async fn rate_limit(x: &mut Examination, model: &str) {
 }
 
 /// The client's token never goes up, the upstream's key never comes down.
-fn secrets(x: &mut Examination, seen: &[super::upstream::Seen]) {
+fn secrets(x: &mut Examination, locked: bool, seen: &[super::upstream::Seen]) {
     match x.token.clone() {
         None => x.report.skip(&[GATEWAY], "token-up", "no token was given"),
+        Some(_) if !locked => {
+            x.report.skip(&[GATEWAY], "token-up", "the gateway asks for none, and passes the client's own key")
+        }
         Some(token) => {
             let place = seen.iter().find_map(|r| r.place_of(&token));
             let why = place.map(|place| format!("the client's token goes up, in {place}"));
