@@ -25,7 +25,7 @@ pub(super) fn edit<'a>(rewriter: &mut Rewriter<'a>, message: Value<'a>, plan: &P
         let value = member.value;
         match () {
             () if member.is("cache_control") => return Ok(Edit::Remove),
-            () if member.is("content") && role == "assistant" => {
+            () if member.is("content") && role == "assistant" && !cached => {
                 if value.is_array() && value.is_empty() {
                     // Cursor's answer-less turns; refused by OpenAI.
                     rewriter.replace(value.span(), if calls { b"null" } else { b"\"\"" });
@@ -36,10 +36,13 @@ pub(super) fn edit<'a>(rewriter: &mut Rewriter<'a>, message: Value<'a>, plan: &P
                 }
             }
             () if member.is("content") && cached && matches!(role.as_ref(), "system" | "developer") => {
-                if let Some(joined) = joined_text(value, b"\\n\\n")? {
-                    rewriter.replace(value.span(), &joined);
+                // One text is what every server takes from the system.
+                match joined_text(value, b"\\n\\n")? {
+                    Some(joined) => rewriter.replace(value.span(), &joined),
+                    None => drop_cache_control(rewriter, value)?,
                 }
             }
+            () if member.is("content") && cached => drop_cache_control(rewriter, value)?,
             () if member.is("tool_calls") => {
                 rewriter.items(value, |rewriter, call| {
                     tools::edit_call(rewriter, call, |name| plan.custom_tools.iter().any(|t| t == name))
@@ -48,15 +51,16 @@ pub(super) fn edit<'a>(rewriter: &mut Rewriter<'a>, message: Value<'a>, plan: &P
             }
             () => {}
         }
-        if cached && member.is("content") && !matches!(role.as_ref(), "system" | "developer") {
-            rewriter.items(value, |rewriter, block| {
-                rewriter.members(block, |_, m| Ok(if m.is("cache_control") { Edit::Remove } else { Edit::Keep }))?;
-                Ok(Edit::Keep)
-            })?;
-        }
         Ok(Edit::Keep)
     })?;
     Ok(Edit::Keep)
+}
+
+fn drop_cache_control<'a>(rewriter: &mut Rewriter<'a>, blocks: Value<'a>) -> Result<(), Flaw> {
+    rewriter.items(blocks, |rewriter, block| {
+        rewriter.members(block, |_, m| Ok(if m.is("cache_control") { Edit::Remove } else { Edit::Keep }))?;
+        Ok(Edit::Keep)
+    })
 }
 
 /// The content without the think block in front, as it was put there by an earlier answer.
@@ -125,21 +129,17 @@ fn rebuild(message: Value<'_>, role: &str) -> Result<Vec<u8>, Flaw> {
         return Ok(out);
     }
     let mut parts = Vec::new();
-    for block in content.into_iter().flat_map(Value::items) {
+    let (blocks, role) = if role == "tool" {
+        answer_of_tool(&mut out, &mut parts, message.known("tool_call_id")?, content)?;
+        (None, "user")
+    } else {
+        (content, role)
+    };
+    for block in blocks.into_iter().flat_map(Value::items) {
         let block = block?.value;
         let kind = block.known("type")?.and_then(Value::text).unwrap_or_default();
         if kind == "tool_result" {
-            comma(&mut out);
-            let result = block.known("content")?;
-            let text = result.map(|r| text_of(r, b"\\n")).transpose()?.unwrap_or_else(|| b"\"\"".to_vec());
-            tool_result(&mut out, block.known("tool_use_id")?, &text);
-            // A tool's message holds text alone: its images go with the user's words behind it.
-            for inner in result.into_iter().flat_map(Value::items) {
-                let inner = inner?.value;
-                if inner.known("type")?.is_some_and(|k| !k.is("text")) {
-                    part(&mut parts, inner)?;
-                }
-            }
+            answer_of_tool(&mut out, &mut parts, block.known("tool_use_id")?, block.known("content")?)?;
         } else {
             part(&mut parts, block)?;
         }
@@ -153,6 +153,25 @@ fn rebuild(message: Value<'_>, role: &str) -> Result<Vec<u8>, Flaw> {
         out.extend_from_slice(b"]}");
     }
     Ok(out)
+}
+
+/// A tool's answer. Its message holds text alone: its images go with the user's words behind it.
+fn answer_of_tool(
+    out: &mut Vec<u8>,
+    parts: &mut Vec<u8>,
+    id: Option<Value<'_>>,
+    content: Option<Value<'_>>,
+) -> Result<(), Flaw> {
+    comma(out);
+    let text = content.map(|c| text_of(c, b"\\n")).transpose()?.unwrap_or_else(|| b"\"\"".to_vec());
+    tool_result(out, id, &text);
+    for block in content.into_iter().flat_map(Value::items) {
+        let block = block?.value;
+        if block.known("type")?.is_some_and(|k| !k.is("text")) {
+            part(parts, block)?;
+        }
+    }
+    Ok(())
 }
 
 /// An assistant's turn: the inside of its text, and its calls with commas between.

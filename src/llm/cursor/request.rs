@@ -413,6 +413,15 @@ mod tests {
                     {"type": "text", "text": "go on"},
                     {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]}]})
         );
+        let tool = json!({"role": "tool", "tool_call_id": "t", "content": [{"type": "text", "text": "r"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QQ=="}}]});
+        let mixed = json!({"role": "system", "content": [{"type": "text", "text": "a", "cache_control": {}}, {"type": "file"}]});
+        assert_eq!(
+            messages(json!({"messages": [tool, mixed]})),
+            json!([{"role": "tool", "tool_call_id": "t", "content": "r"},
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,QQ=="}}]},
+                {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "file"}]}])
+        );
         let choice = |choice: Json| {
             up_json(json!({"messages": [{"role": "user", "content": "a"}], "tool_choice": choice}))["tool_choice"]
                 .take()
