@@ -3,7 +3,6 @@
 
 use crate::harness::process::{Which, command, run_within};
 use crate::harness::repository;
-use llmproxy::modules::REGISTRY;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,7 +58,6 @@ fn settings_become_the_agreed_file_and_notes() {
 /// What is made runs, and is formatted as `fmt` would.
 #[test]
 fn what_is_made_is_valid() {
-    let missing = ["ollama_compat", "cursor_compat"].into_iter().find(|name| REGISTRY.directive(name).is_none());
     for path in cases() {
         let text = std::fs::read_to_string(&path).unwrap();
         let (env, _) = text.split_once(DASHES).unwrap();
@@ -68,10 +66,9 @@ fn what_is_made_is_valid() {
             assert!(!made.succeeded);
             continue;
         }
-        match missing {
-            Some(name) => assert!(!made.succeeded && made.told.contains(name), "{}", made.told),
-            None => assert!(made.succeeded, "{}: {}", path.display(), made.told),
-        }
+        // An env file that `--envfile` does not take has to be changed first, and that is said.
+        let readable = !made.told.contains("cannot read env");
+        assert_eq!(made.succeeded, readable, "{}: {}", path.display(), made.told);
         let formatted = llmproxy::syntax::format(&made.file);
         assert_eq!(formatted, made.file, "{}", path.display());
     }
