@@ -344,6 +344,9 @@ fn what_is_not_offered_is_refused_without_asking() {
     assert_eq!(site.ask("POST", "/api/chat", "", &deep).status(), 400);
     assert_eq!(site.ask("POST", "/api/chat", "Content-Encoding: gzip\r\n", "{}").status(), 415);
     assert_eq!(site.ask("POST", "/api/show", "", &format!("{{\"model\":\"{}\"}}", "m".repeat(70_000))).status(), 413);
+    let preflight = "Origin: https://evil.test\r\nAccess-Control-Request-Method: POST\r\n";
+    let answer = site.ask("OPTIONS", "/api/chat", preflight, "");
+    assert_eq!((answer.status(), answer.header("access-control-allow-origin")), (204, None));
     assert!(site.upstream.seen().is_empty());
     assert_eq!(site.post("/api/pull", &json!({"model": "mock-chat"})).json(), json!({"status": "success"}));
     assert_eq!(site.post("/api/pull", &json!({"model": "nobody"})).status(), 404);
@@ -406,6 +409,7 @@ fn a_secret_path_opens_inference_and_stays_secret() {
         answers.push(answer);
     }
     let before = site.upstream.seen().len();
+    assert_eq!(site.ask("OPTIONS", &format!("/{SECRET}/v1/chat/completions"), "", "").status(), 204);
     for (method, path) in [
         ("GET", "/v1/files"),
         ("POST", "/v1/files"),

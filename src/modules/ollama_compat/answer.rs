@@ -173,6 +173,14 @@ pub fn text(text: &'static str) -> Response {
     with_type(HeaderValue::from_static("text/plain; charset=utf-8"), Body::from(text))
 }
 
+/// To `OPTIONS`: permits nothing.
+pub fn options() -> Response {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
+    response
+}
+
 pub fn json(body: impl Into<Bytes>) -> Response {
     with_type(JSON, Body::from(body.into()))
 }

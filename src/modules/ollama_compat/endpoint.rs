@@ -164,4 +164,62 @@ mod tests {
             assert!(!is_inference(&method, path), "{method} {path}");
         }
     }
+
+    /// What a server might make of a path: escapes undone, backslashes and empty or dotted segments resolved.
+    fn resolved(path: &str) -> String {
+        let plain = percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
+        let mut segments: Vec<&str> = Vec::new();
+        for segment in plain.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => drop(segments.pop()),
+                other => segments.push(other),
+            }
+        }
+        segments.iter().map(|segment| format!("/{segment}")).collect()
+    }
+
+    #[test]
+    fn however_a_server_reads_a_path_a_secret_opens_no_other_route() {
+        const PIECES: [&str; 20] = [
+            "/",
+            "/",
+            "v1",
+            "models",
+            "files",
+            "..",
+            ".",
+            "%2e",
+            "%2E%2e",
+            "%2f",
+            "%252f",
+            "\\",
+            "%5c",
+            "a",
+            ";",
+            "%00",
+            "%2e%2e%2f",
+            "api",
+            "chat",
+            "%c0%ae",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut opened = 0;
+        for _ in 0..200_000 {
+            let tail: String = (0..random.usize(1..7)).map(|_| PIECES[random.usize(..PIECES.len())]).collect();
+            let path = if random.bool() { format!("/v1/models/{tail}") } else { format!("/{tail}") };
+            for method in [Method::GET, Method::POST] {
+                if !is_inference(&method, &path) {
+                    continue;
+                }
+                opened += 1;
+                for read in [resolved(&path), resolved(&resolved(&path))] {
+                    let known = Endpoint::of(&read).is_some() || read.is_empty() || is_inference(&method, &read);
+                    assert!(known, "{method} {path} may be read as {read}");
+                    assert!(!read.starts_with("/v1/files"), "{path}");
+                }
+            }
+        }
+        assert!(opened > 1000, "{opened}");
+    }
 }

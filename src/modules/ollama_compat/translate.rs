@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Uri, header};
 
 use super::answer::{self, Listing, Translation, Wanted};
 use super::config::{CompatConfig, table};
@@ -73,7 +73,12 @@ impl AsyncHandler for Compat {
         if let (None, Some(name)) = (&ex.user, &ex.vouched) {
             ex.user = Some(User { id: name.to_string(), ..User::default() });
         }
-        match Endpoint::of(ex.uri.path()) {
+        let endpoint = Endpoint::of(ex.uri.path());
+        if ex.method == Method::OPTIONS && (endpoint.is_some() || ex.mounted.is_some()) {
+            // What `cors` permits it has answered. Nothing goes up with a key that was not asked for.
+            return Box::pin(std::future::ready(Flow::Respond(answer::options())));
+        }
+        match endpoint {
             None if tag::may_have_tag(ex) => Box::pin(async move {
                 tag::take_off(ex, MAX_BODY, &self.server.tagged).await.map_or_else(Flow::Fail, |()| Flow::Next)
             }),
@@ -89,10 +94,6 @@ impl AsyncHandler for Compat {
 
 impl Compat {
     async fn serve(&self, ex: &mut Exchange, endpoint: Endpoint) -> Result<Flow, HandlerError> {
-        // A preflight is for `cors`, which has seen it, or for whoever answers below.
-        if ex.method == Method::OPTIONS {
-            return Ok(Flow::Next);
-        }
         if !endpoint.takes(&ex.method) {
             return Err(refuse(405, "405 method not allowed").header(header::ALLOW, endpoint.allow()));
         }
@@ -174,10 +175,24 @@ async fn body(ex: &mut Exchange, limit: usize) -> Result<Bytes, HandlerError> {
     }
 }
 
+/// Fields that speak of the resource that the client asked for, which is not the one that is asked upstream.
+const MEANT_FOR_ANOTHER: [HeaderName; 7] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::UPGRADE,
+];
+
 /// Another path for the request; its answer is going to be read, so it must not be compressed.
 fn go_to(ex: &mut Exchange, path: &'static str) {
     ex.uri = Uri::from(PathAndQuery::from_static(path));
     body_filter::ask_identity(ex);
+    for name in &MEANT_FOR_ANOTHER {
+        ex.headers.remove(name);
+    }
 }
 
 fn refuse(status: u16, message: impl Into<Cow<'static, str>>) -> HandlerError {
