@@ -149,12 +149,21 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct ModelTable {
     entries: Vec<Entry>,
+    /// Names that stand for other models.
+    names: Vec<(String, String)>,
 }
 
 impl ModelTable {
     /// `entries` in the file's order: of two that say the same thing, the first that fits counts.
     pub fn new(entries: Vec<Entry>) -> Self {
-        Self { entries }
+        Self { entries, names: Vec::new() }
+    }
+
+    /// The table where names stand for other models: what is known of those is known of the names, but for the shown name.
+    #[must_use]
+    pub fn with_names<'n>(&self, names: impl IntoIterator<Item = (&'n str, &'n str)>) -> Self {
+        let names = names.into_iter().map(|(name, model)| (name.to_owned(), model.to_owned())).collect();
+        Self { entries: self.entries.clone(), names }
     }
 
     /// What is known of the model `id`. A vendor's prefix (`openai/gpt-4o`) and the tag `:latest` do not matter.
@@ -165,11 +174,18 @@ impl ModelTable {
     /// The same, with what somebody else tells of the model laid over the table and under the entries of the file.
     pub fn get_with<'a>(&'a self, id: &'a str, told: impl FnOnce(&mut Facts<'a>)) -> Facts<'a> {
         let id = id.strip_suffix(":latest").unwrap_or(id);
-        let mut facts = embedded(id);
+        let model = self.names.iter().find(|(name, _)| name == id).map_or(id, |(_, model)| model.as_str());
+        let mut facts = embedded(model);
         told(&mut facts);
         // From the last to the first, so that the first has the last word.
-        for entry in self.entries.iter().rev().filter(|entry| fits(&entry.glob, id)) {
+        for entry in self.entries.iter().rev().filter(|entry| fits(&entry.glob, model)) {
             entry.lay_over(&mut facts);
+        }
+        if model != id {
+            facts.display = id;
+            for entry in self.entries.iter().rev().filter(|entry| fits(&entry.glob, id)) {
+                entry.lay_over(&mut facts);
+            }
         }
         facts
     }
@@ -410,6 +426,19 @@ mod tests {
         let by_name = table.get("house-embedder");
         assert_eq!(by_name.capabilities.names().collect::<Vec<_>>(), ["embedding"]);
         assert_eq!(by_name.display, "house-embedder");
+    }
+
+    #[test]
+    fn a_name_is_described_as_the_model_it_stands_for() {
+        let entry = |glob: &str, context| Entry { glob: glob.into(), context: Some(context), ..Entry::default() };
+        let table = ModelTable::new(vec![entry("gpt-4", 9), entry("smart", 7)]);
+        let named = table.with_names([("old", "gpt-4"), ("smart", "gpt-4"), ("fast", "gpt-4o-mini")]);
+        let told = |name| (named.get(name).context, named.get(name).display.to_owned());
+        assert_eq!(told("fast:latest"), (128_000, "fast".to_owned()));
+        assert_eq!(told("old"), (9, "old".to_owned()));
+        assert_eq!(told("smart"), (7, "smart".to_owned()));
+        assert_eq!(named.get("fast").asks, table.get("gpt-4o-mini").asks);
+        assert_eq!(named.get("gpt-4"), table.get("gpt-4"));
     }
 
     #[test]

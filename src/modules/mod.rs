@@ -99,9 +99,10 @@ const DIRECTIVES: &[&Directive] = &[
     &basic_auth::OLD_SPELLING,
     &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
-    &ollama_compat::DIRECTIVE,
     &cursor_compat::DIRECTIVE,
     &model_alias::DIRECTIVE,
+    // Behind the aliases: how a model wants to be asked goes by the one that is asked.
+    &ollama_compat::DIRECTIVE,
     &models::DIRECTIVE,
     &request_header::DIRECTIVE,
     &encode::DIRECTIVE,

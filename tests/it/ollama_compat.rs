@@ -499,6 +499,26 @@ fn a_secret_path_has_the_rights_of_its_token() {
     assert!(log.contains("secret-without-token"), "{log}");
 }
 
+/// An alias is offered under its own name, described and asked as the model it stands for.
+#[test]
+fn an_alias_is_described_and_asked_as_its_model() {
+    let site = Site::start(
+        "\tauth_token {\n\t\ttoken a value-of-a-token-of-the-test {\n\t\t\tmodels fast\n\t\t}\n\t}\n\tmodel_alias fast mock-chat\n\tollama_compat {\n\t\tmodel mock-chat {\n\t\t\tcontext 77000\n\t\t}\n\t}",
+    );
+    let headers = "Authorization: Bearer value-of-a-token-of-the-test\r\nContent-Type: application/json\r\n";
+    let ask = |path: &str, body: Value| site.ask("POST", path, headers, &body.to_string());
+    let shown = ask("/api/show", json!({"model": "fast:latest"})).json();
+    assert_eq!(shown["details"]["context_length"], 77_000, "{shown}");
+    assert_eq!(shown["model_info"]["general.basename"], "fast", "{shown}");
+    let said = ask("/api/chat", json!({"model": "fast:latest", "messages": say("hi"), "stream": false})).json();
+    assert_eq!((&said["model"], &said["message"]["content"]), (&json!("fast:latest"), &json!(text())));
+    assert_eq!(sent(&site.upstream.last())["model"], "mock-chat");
+    for path in ["/api/show", "/api/chat"] {
+        let refused = ask(path, json!({"model": "mock-chat", "messages": say("hi")}));
+        assert!([403, 404].contains(&refused.status()), "{path}: {}", refused.text());
+    }
+}
+
 /// A record of a request is made before the API is mounted, or after: either way without the secret.
 #[test]
 fn a_record_does_not_hold_the_secret() {

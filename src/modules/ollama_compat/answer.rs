@@ -1,5 +1,6 @@
 //! The way back: an answer of the OpenAI API becomes one of Ollama's.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -15,7 +16,9 @@ use crate::http::error::{HandlerError, Refusal};
 use crate::http::exchange::{Exchange, Response};
 use crate::http::handler::LocalFuture;
 use crate::http::stage::AsyncStage;
-use crate::llm::ollama::discovery::Asked;
+use crate::llm::model_glob::ModelGlobs;
+use crate::llm::model_table::ModelTable;
+use crate::llm::ollama::discovery::{Asked, Listed};
 use crate::llm::ollama::stream::{End, Stream};
 use crate::llm::ollama::{self, Moment, Plan, discovery, errors, response};
 use crate::llm::sse::{self, Decoder, Event};
@@ -53,26 +56,63 @@ impl AsyncStage for Listing {
                 return Ok(failed(response, None).await);
             }
             let (mut head, body) = whole(response).await?;
-            let mut models = discovery::models(&body).ok_or_else(unreadable)?;
-            self.server.tagged.learn(models.iter().map(|m| m.id.as_str()));
-            let rights = ex.user.as_ref().and_then(|user| user.models.as_deref());
-            models.retain(|m| {
-                rights.is_none_or(|r| r.allows(&m.id)) && self.server.expose.as_ref().is_none_or(|e| e.allows(&m.id))
-            });
-            let table = &self.server.table;
-            let named = |asked: &Asked| models.iter().find(|m| asked.is(&m.id)).ok_or_else(|| not_found(&asked.model));
+            let listed = discovery::models(&body).ok_or_else(unreadable)?;
+            self.server.tagged.learn(listed.iter().map(|m| m.id.as_str()));
+            let offer = Offer::new(ex, &self.server, listed);
             let (kind, body) = match &self.wanted {
-                Wanted::Tags => (JSON, discovery::tags(&models, table)),
-                Wanted::Running => (JSON, discovery::ps(&models, table, SystemTime::now())),
-                Wanted::Show(asked) => (JSON, discovery::show(named(asked)?, table, asked.verbose)),
+                Wanted::Tags => (JSON, discovery::tags(&offer.visible(), &offer.table)),
+                Wanted::Running => (JSON, discovery::ps(&offer.visible(), &offer.table, SystemTime::now())),
+                Wanted::Show(asked) => (JSON, discovery::show(&offer.find(ex, asked)?, &offer.table, asked.verbose)),
                 Wanted::Pull(asked) => {
-                    named(asked)?;
+                    offer.find(ex, asked)?;
                     (LINES, b"{\"status\":\"success\"}\n".to_vec())
                 }
             };
             head.headers.insert(header::CONTENT_TYPE, kind);
             Ok(Response::from_parts(head, Body::from(Bytes::from(body))))
         })
+    }
+}
+
+/// The models of a list, as the caller may see them.
+struct Offer<'a> {
+    listed: Vec<Listed>,
+    rights: Option<&'a ModelGlobs>,
+    expose: Option<&'a ModelGlobs>,
+    table: Cow<'a, ModelTable>,
+}
+
+impl<'a> Offer<'a> {
+    fn new(ex: &'a Exchange, server: &'a Server, listed: Vec<Listed>) -> Self {
+        let rights = ex.user.as_ref().and_then(|user| user.models.as_deref());
+        let table = if ex.aliases.is_empty() {
+            Cow::Borrowed(&server.table)
+        } else {
+            Cow::Owned(server.table.with_names(ex.aliases.iter().flat_map(|aliases| aliases.names())))
+        };
+        Self { listed, rights, expose: server.expose.as_ref(), table }
+    }
+
+    fn shows(&self, name: &str) -> bool {
+        self.rights.is_none_or(|rights| rights.allows(name)) && self.expose.is_none_or(|expose| expose.allows(name))
+    }
+
+    fn visible(&self) -> Vec<Listed> {
+        self.listed.iter().filter(|model| self.shows(&model.id)).cloned().collect()
+    }
+
+    /// The model that the client means, under the name by which it knows it: an alias need not stand in the list itself.
+    fn find(&self, ex: &Exchange, asked: &Asked) -> Result<Listed, HandlerError> {
+        let own = ex.aliased.as_deref().unwrap_or(&asked.model);
+        let named = Asked { model: own.to_owned(), verbose: asked.verbose };
+        let mut found = self.listed.iter().filter(|model| named.is(&model.id) || asked.is(&model.id));
+        match found.next() {
+            Some(model) if self.shows(own) => {
+                let id = if named.is(&model.id) { &model.id } else { own };
+                Ok(Listed { id: id.to_owned(), ..model.clone() })
+            }
+            _ => Err(not_found(own)),
+        }
     }
 }
 

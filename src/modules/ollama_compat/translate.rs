@@ -132,11 +132,16 @@ impl Compat {
     }
 
     async fn translate(&self, ex: &mut Exchange, read: Read) -> Result<Flow, HandlerError> {
-        let translated = read(&body(ex, MAX_BODY).await?, &self.server.table).map_err(refused)?;
-        let model = match &translated {
-            Translated::Ask(ask) => &ask.plan.model,
-            Translated::Immediate(immediate) => &immediate.model,
+        let mut translated = read(&body(ex, MAX_BODY).await?, &self.server.table).map_err(refused)?;
+        let model = match &mut translated {
+            Translated::Ask(ask) => &mut ask.plan.model,
+            Translated::Immediate(immediate) => &mut immediate.model,
         };
+        let sent = model.clone();
+        // The answer repeats the name that the client knows, and its rights go by that name.
+        if let Some(alias) = &ex.aliased {
+            alias.as_ref().clone_into(model);
+        }
         // Access control has read the same body; whatever it made of it, this is what goes up.
         if ex.user.as_ref().and_then(|user| user.models.as_ref()).is_some_and(|models| !models.allows(model)) {
             return Err(not_found(model));
@@ -148,7 +153,7 @@ impl Compat {
             }
         };
         go_to(ex, ask.path);
-        ex.replace_body(self.server.tagged.restore(&ask.plan.model, ask.body).into());
+        ex.replace_body(self.server.tagged.restore(&sent, ask.body).into());
         ex.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if ask.plan.stream { "text/event-stream" } else { "application/json" };
         ex.headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
