@@ -180,7 +180,7 @@ fn what_cannot_be_examined_is_said_plainly() {
     assert!(said(&site(""), &[], "short").contains("at least 8 characters"));
     assert!(said(&site(""), &["ftp://a.test"], TOKEN).contains("https:// or http://"));
     let wrong = said(&site(""), &["--site", "llm.example.com"], "some-other-token");
-    assert!(wrong.contains("set LLMPROXY_TOKEN") && wrong.contains("1 faults"), "{wrong}");
+    assert!(wrong.contains("set LLMPROXY_TOKEN") && wrong.contains("faults: 1,"), "{wrong}");
     assert!(!wrong.contains("some-other-token"), "{wrong}");
 }
 

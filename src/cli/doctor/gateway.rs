@@ -72,6 +72,8 @@ pub async fn models(x: &mut Examination) -> bool {
             let entries = list["data"].as_array();
             if answer.status != 200 {
                 Some(format!("GET /v1/models is answered {}: {}", answer.status, answer.beginning()))
+            } else if answer.body.is_empty() {
+                Some("GET /v1/models is answered 200 with nothing: no route of the site is for it".to_owned())
             } else if !entries.is_some_and(|all| all.iter().all(|m| m["id"].is_string())) {
                 Some(format!("GET /v1/models is no list of models: {}", answer.beginning()))
             } else if entries.is_some_and(Vec::is_empty) {

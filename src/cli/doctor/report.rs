@@ -133,7 +133,8 @@ impl Report {
         }
         let count = |outcome| self.checks.iter().filter(|c| c.outcome == outcome).count();
         let (faults, warnings, skipped) = (self.failed(), count(Outcome::Warning), count(Outcome::Skipped));
-        writeln!(out, "\n{faults} faults, {warnings} warnings, {skipped} skipped, {} fine", count(Outcome::Ok))?;
+        let fine = count(Outcome::Ok);
+        writeln!(out, "\nfaults: {faults}, warnings: {warnings}, skipped: {skipped}, fine: {fine}")?;
         let mut failing: Vec<&str> = Vec::new();
         for check in self.checks.iter().filter(|c| c.outcome == Outcome::Fault) {
             failing.extend(check.clients.iter().filter(|c| **c != GATEWAY));
