@@ -43,7 +43,7 @@ pub struct Replacement {
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// Stable word code, a key of [`codes::CODES`].
+    /// Stable word code, one of [`codes::all`].
     pub code: &'static str,
     /// One sentence without a final stop. Never holds a secret or a value from the environment.
     pub message: String,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::tls::manager::CertificateState;
+use crate::tls::maintenance::CertificateState;
 
 /// Longest request line: a path and a flag.
 const MAX_REQUEST: u64 = 64 * 1024;

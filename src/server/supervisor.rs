@@ -17,7 +17,7 @@ use crate::compile::load::{self, Format, Loaded, Source};
 use crate::config::registry::Registry;
 use crate::telemetry::process;
 use crate::tls::ManagedStore;
-use crate::tls::manager::Manager;
+use crate::tls::maintenance::Maintenance;
 
 /// How long the end of the program waits for logs to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ struct Supervisor {
     source: Source,
     registry: &'static Registry,
     server: Server,
-    certificates: Manager,
+    certificates: Maintenance,
     watch: Option<FileWatch>,
     started: Instant,
     reloads: u64,
@@ -134,8 +134,8 @@ impl Supervisor {
             return Exit::StartFailed;
         }
         process::use_logs(&runtime.logs);
-        let certificates = match Manager::start(Arc::clone(ManagedStore::shared())) {
-            Ok(manager) => manager,
+        let certificates = match Maintenance::start(Arc::clone(ManagedStore::shared())) {
+            Ok(started) => started,
             Err(error) => {
                 eprintln!("llmproxy: cannot start looking after certificates: {error}");
                 return Exit::StartFailed;

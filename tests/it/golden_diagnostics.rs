@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use llmproxy::base::diagnostic::{self, Diagnostic, codes::CODES};
+use llmproxy::base::diagnostic::{self, Diagnostic, codes};
 use llmproxy::base::env::Env;
 use llmproxy::config::{expand, resolve::resolve};
 use llmproxy::modules::REGISTRY;
@@ -58,8 +58,7 @@ fn every_code_of_the_language_has_a_case() {
     for entry in std::fs::read_dir(root.join("src/config/expand")).unwrap() {
         sources += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
     }
-    let missing: Vec<_> = CODES
-        .iter()
+    let missing: Vec<_> = codes::all()
         .map(|(code, _, _)| *code)
         .filter(|code| sources.contains(&format!("\"{code}\"")))
         .filter(|code| !OTHERWISE.contains(code) && !shown.contains(*code))

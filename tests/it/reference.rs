@@ -5,7 +5,7 @@
 //! the registry, where a test runs them.
 
 use crate::harness::repository;
-use llmproxy::base::diagnostic::codes::CODES;
+use llmproxy::base::diagnostic::codes;
 use llmproxy::config::registry::Directive;
 use llmproxy::modules::REGISTRY;
 use std::fmt::Write as _;
@@ -118,7 +118,7 @@ fn matchers() -> String {
 fn diagnostics() -> String {
     let mut page = opening("Diagnostics");
     page.push_str("Every code that a message about a file may have. `llmproxy explain CODE` prints the same.\n");
-    for (code, title, long) in CODES {
+    for (code, title, long) in codes::all() {
         let text = long.replace("```", "\n```");
         write!(page, "\n## {code}\n\n**{title}**\n\n{}\n", text.trim()).unwrap();
     }

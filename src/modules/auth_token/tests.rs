@@ -1,3 +1,5 @@
+//! Tokens in every form: what is let in, by which right, and what goes on of the request.
+
 use std::rc::Rc;
 
 use http::HeaderValue;

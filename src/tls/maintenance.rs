@@ -28,7 +28,7 @@ use source::Source;
 const PREPARE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A handle to the thread that looks after certificates; the thread ends with it.
-pub struct Manager {
+pub struct Maintenance {
     commands: mpsc::UnboundedSender<Command>,
     states: States,
 }
@@ -52,7 +52,7 @@ pub struct CertificateState {
 
 type States = Arc<Mutex<HashMap<String, CertificateState>>>;
 
-impl Manager {
+impl Maintenance {
     /// Starts the thread.
     pub fn start(store: Arc<ManagedStore>) -> std::io::Result<Self> {
         let (commands, mut received) = mpsc::unbounded_channel();
