@@ -39,6 +39,10 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Show a record that `record` made, or list those of a folder
     Show(ShowArgs),
+    /// Make a token for a client, and the line of a token file that lets it in
+    NewToken(NewTokenArgs),
+    /// Print the hash of a token, read from standard input, for a token file
+    HashToken(HashTokenArgs),
     /// Print a shell completion script
     Completion { shell: clap_complete::Shell },
     /// Answer as an OpenAI-compatible API without any model, for trying things offline
@@ -183,6 +187,39 @@ pub struct ShowArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct NewTokenArgs {
+    /// Who the token is for: letters, digits and `._@+-`
+    #[arg(default_value = "client")]
+    pub name: String,
+    /// Models that it may be used for, such as `gpt-4o*,o3`
+    #[arg(long, value_name = "GLOB,…")]
+    pub models: Option<String>,
+    /// Paths that it may be used for, such as `/v1/*`
+    #[arg(long, value_name = "PATH,…")]
+    pub paths: Option<String>,
+    /// Addresses that it may come from, such as `10.0.0.0/8`
+    #[arg(long, value_name = "RANGE,…")]
+    pub ips: Option<String>,
+    /// When it expires: `2027-01-01` or `2027-01-01T18:30:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    #[arg(long)]
+    pub team: Option<String>,
+    #[arg(long)]
+    pub app: Option<String>,
+    /// A label; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct HashTokenArgs {
+    /// `sha256` for tokens made at random, `argon2` for those that people chose (`llmp_NAME_SECRET`)
+    #[arg(long, value_name = "NAME", default_value = "sha256")]
+    pub algorithm: String,
 }
 
 #[derive(clap::Args)]

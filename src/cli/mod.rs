@@ -10,6 +10,7 @@ mod remote;
 mod run;
 mod sample_llm;
 mod show;
+mod token;
 mod validate;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ pub fn main() -> ExitCode {
         Command::Adapt(args) => adapt::adapt(&args),
         Command::Fmt(args) => fmt::fmt(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::NewToken(args) => token::new_token(&args),
+        Command::HashToken(args) => token::hash_token(&args),
         Command::Completion { shell } => {
             use clap::CommandFactory;
             clap_complete::generate(shell, &mut Args::command(), "llmproxy", &mut std::io::stdout());

@@ -27,6 +27,10 @@ const PARAMETER: &str = "key";
 pub fn take(ex: &mut Exchange, headers: &[HeaderName], mut look: impl FnMut(&[u8]) -> bool) {
     for name in headers {
         if let Some(value) = ex.headers.remove(name) {
+            // The log knows the usual ones by itself.
+            if !HEADERS.contains(name) {
+                ex.log.secret_headers.push(name.clone());
+            }
             let credential = bearer(value.as_bytes());
             if !credential.is_empty() {
                 look(credential);

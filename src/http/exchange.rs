@@ -141,6 +141,8 @@ pub struct LogNote {
     pub loggers: Vec<String>,
     /// Additional fields (`log_append`), in the order the entry shows them.
     pub fields: Vec<(Arc<str>, LogField)>,
+    /// Headers that carried a credential under a name of the site's own: shown without their values.
+    pub secret_headers: Vec<HeaderName>,
 }
 
 #[derive(Debug, Clone)]

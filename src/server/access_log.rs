@@ -214,6 +214,7 @@ impl Record {
             method: &self.method,
             uri: &self.uri,
             credentials: self.credentials,
+            hidden: &self.note.secret_headers,
         };
         line.object("request", |line| request.write(line, &self.head));
         line.number("bytes_read", self.bytes_read.get());
@@ -221,7 +222,7 @@ impl Record {
         line.duration("duration", elapsed);
         line.number("size", size);
         line.number("status", self.status.into());
-        line.object("resp_headers", |line| self.head.write_headers(line, Side::Response));
+        line.object("resp_headers", |line| self.head.write_headers(line, Side::Response, &[]));
         self.write_added(line);
     }
 
@@ -258,6 +259,7 @@ fn write_error(
         method: &ex.original.method,
         uri: &ex.original.uri,
         credentials: ex.server.log_credentials,
+        hidden: &ex.log.secret_headers,
     };
     match head {
         Some(head) => line.object("request", |line| request.write(line, head)),
@@ -288,12 +290,16 @@ struct RequestLine<'r> {
     method: &'r Method,
     uri: &'r Uri,
     credentials: bool,
+    /// Headers that a handler found to hold credentials.
+    hidden: &'r [HeaderName],
 }
 
 impl RequestLine<'_> {
     fn write(&self, line: &mut Line<'_>, head: &RequestHead) {
         self.write_start(line, head.host());
-        line.object("headers", |line| head.write_headers(line, Side::Request));
+        line.object("headers", |line| {
+            head.write_headers(line, Side::Request, if self.credentials { &[] } else { self.hidden })
+        });
         if head.chunked {
             line.field("transfer_encoding", Value::List(&[b"chunked"]));
         }
@@ -451,12 +457,17 @@ impl RequestHead {
         crate::http::exchange::split_host_port(std::str::from_utf8(self.host()).unwrap_or("")).0
     }
 
-    fn write_headers(&self, line: &mut Line<'_>, side: Side) {
+    /// `hidden`: headers whose values are not shown.
+    fn write_headers(&self, line: &mut Line<'_>, side: Side, hidden: &[HeaderName]) {
         let bytes = match side {
             Side::Request => self.bytes.get(self.host..self.response),
             Side::Response => self.bytes.get(self.response..),
         };
-        let mut lines = HeaderLines(bytes.unwrap_or(b"")).peekable();
+        let shown = |(name, value)| match hidden.iter().any(|h| h.as_str().as_bytes().eq_ignore_ascii_case(name)) {
+            true => (name, query::REDACTED.as_bytes()),
+            false => (name, value),
+        };
+        let mut lines = HeaderLines(bytes.unwrap_or(b"")).map(shown).peekable();
         while let Some((name, value)) = lines.next() {
             let name = std::str::from_utf8(name).unwrap_or("");
             if lines.peek().is_none_or(|(next, _)| *next != name.as_bytes()) {
@@ -515,7 +526,11 @@ mod tests {
     fn shown(head: &RequestHead, side: Side) -> serde_json::Value {
         let mut out = Vec::new();
         let entry = Entry { level: Level::Info, unix_nanos: 0, logger: "", message: "" };
-        Encoder::default().encode(&entry, |line| line.object("h", |line| head.write_headers(line, side)), &mut out);
+        Encoder::default().encode(
+            &entry,
+            |line| line.object("h", |line| head.write_headers(line, side, &[])),
+            &mut out,
+        );
         serde_json::from_slice::<serde_json::Value>(&out).unwrap()["h"].take()
     }
 

@@ -183,6 +183,42 @@ fn thousands_of_tokens_load_fast() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
+/// A token in each place where one may be, to an upstream that answers, to error routes that go up, and refused.
+#[test]
+fn a_token_in_no_place_reaches_the_upstream_the_log_or_an_answer() {
+    const PLANTED: &str = "planted-token-of-the-test";
+    let (upstream, directory) = (Upstream::start("U"), tempfile::tempdir().unwrap());
+    let lines = format!(
+        "auth_token {{\n\t\ttoken ide {PLANTED} {{\n\t\t\tpaths /v1/* /fail\n\t\t}}\n\t\theader X-My-Key\n\t}}\n\terror /fail 418\n\t\
+         handle_errors 418 {{\n\t\treverse_proxy {}\n\t}}\n\thandle_errors {{\n\t\trespond \"{{err.message}} {{uri}} {{header.Authorization}}\"\n\t}}",
+        upstream.address()
+    );
+    let (proxy, port) = start(&upstream, directory.path(), &lines);
+    let places = [
+        ("", format!("Authorization: Bearer {PLANTED}\r\n")),
+        ("", format!("Authorization: {PLANTED}\r\n")),
+        ("", format!("X-Api-Key: {PLANTED}\r\n")),
+        ("", format!("Api-Key: {PLANTED}\r\nAuthorization: Bearer {PLANTED}\r\n")),
+        ("", format!("X-Goog-Api-Key: {PLANTED}\r\n")),
+        ("", format!("X-My-Key: {PLANTED}\r\n")),
+        ("", format!("Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{PLANTED}\r\n")),
+        ("?a=b&key=planted-token-of-the-test", String::new()),
+        ("?key=planted-token-of-the-test", format!("X-Api-Key: {PLANTED}\r\n")),
+    ];
+    for (query, headers) in &places {
+        for (path, status) in [("/v1/models", 200), ("/fail", 200), ("/refused", 403)] {
+            let request = format!("GET {path}{query} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+            let response = client::request(port, request).unwrap();
+            let said = format!("{:?} {}", response.head.headers, response.text());
+            assert_eq!(response.status(), status, "{path}{query} {headers}: {said}");
+            // The upstream answers with all it was sent.
+            assert!(!said.contains("planted"), "{path}{query} {headers}: {said}");
+        }
+    }
+    wait_for("no access log", &proxy, || proxy.log().matches("\"user_id\":\"ide\"").count() >= places.len() * 3);
+    assert!(!proxy.log().contains("planted"), "{}", proxy.log());
+}
+
 #[test]
 fn a_key_among_websocket_subprotocols_is_cut_from_the_list() {
     let (upstream, directory) = (Upstream::start("U"), tempfile::tempdir().unwrap());

@@ -20,6 +20,7 @@ fn every_example_is_valid() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("cert.pem"), certificate.pem()).unwrap();
     std::fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(directory.path().join("tokens"), "ide the-token-of-the-example\n").unwrap();
     let mut problems = Vec::new();
     for file in examples() {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();

@@ -41,3 +41,4 @@ mod reload;
 mod sdk;
 mod secrets;
 mod streaming;
+mod token_commands;

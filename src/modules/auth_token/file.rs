@@ -1,6 +1,5 @@
 //! Token files: a token a line, read when the configuration is and watched like it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,10 +115,14 @@ fn parse_line(line: &str) -> Result<Option<Written>, CompileError> {
     Ok(Some(written))
 }
 
-/// The line of a token file for `llmproxy new-token`.
-pub fn line(name: &str, value: &str, settings: &BTreeMap<&str, String>) -> String {
+/// The line of a token file that says this, or why there can be none.
+pub fn line(name: &str, value: &str, settings: &[(String, String)]) -> Result<String, CompileError> {
     let settings: String = settings.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-    format!("{name} {value}{settings}")
+    let line = format!("{name} {value}{settings}");
+    let wrong = || CompileError::new("invalid-token-line", "a line of a token file has no place for blanks or `#`");
+    let written = parse_line(&line)?.filter(|w| w.name == name && w.value == value).ok_or_else(wrong)?;
+    written.settle(value)?;
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -201,6 +204,16 @@ mod tests {
         assert!(readable_by_all(file.path()));
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(!readable_by_all(file.path()));
+    }
+
+    #[test]
+    fn lines_are_made_as_they_are_read() {
+        let with = |key: &str, value: &str| line("ide", "the-token-of-the-ide", &[(key.to_owned(), value.to_owned())]);
+        assert_eq!(with("models", "gpt-4o*,o3").unwrap(), "ide the-token-of-the-ide models=gpt-4o*,o3");
+        for (key, value) in [("team", "a b"), ("team", ""), ("expires", "soon"), ("modles", "x"), ("tag.a.b", "x")] {
+            assert!(with(key, value).is_err(), "{key}={value}");
+        }
+        assert!(line("a b", "the-token-of-the-ide", &[]).is_err() && line("#a", "the-token", &[]).is_err());
     }
 
     proptest::proptest! {

@@ -75,7 +75,7 @@ use self::token::Written;
 
 pub use self::file::line as file_line;
 pub use self::set::{PREFIX, name_in};
-pub use self::token::{LONGEST, check_name, digest, read_expiry, read_path, read_ranges};
+pub use self::token::{LONGEST, check_name, digest};
 
 pub const DIRECTIVE: Directive = Directive {
     name: "auth_token",
