@@ -103,7 +103,7 @@ fn secrets(x: &mut Examination, locked: bool, seen: &[super::upstream::Seen]) {
     match x.token.clone() {
         None => x.report.skip(&[GATEWAY], "token-up", "no token was given"),
         Some(_) if !locked => {
-            x.report.skip(&[GATEWAY], "token-up", "the gateway asks for none, and passes the client's own key")
+            x.report.skip(&[GATEWAY], "token-up", "the gateway asks for none, and passes the client's own key");
         }
         Some(token) => {
             let place = seen.iter().find_map(|r| r.place_of(&token));
