@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::auto_https::Additions;
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
-use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, Issuer, Pki};
+use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer, Pki};
 use crate::config::types::Config;
 use crate::storage::FileStorage;
 use crate::tls::authority::AuthoritySettings;
@@ -133,7 +133,7 @@ fn choose(policies: &[AutomationPolicy], name: &str) -> usize {
 
 fn automation(policies: &[AutomationPolicy], chosen: usize) -> Automation {
     let policy = policies.get(chosen);
-    let internal = || vec![Issuer::Internal(Default::default())];
+    let internal = || vec![Issuer::Internal(InternalIssuer::default())];
     let public = || vec![Issuer::from(AcmeIssuer::default())];
     let issuers = match policy {
         Some(policy) if !policy.issuers.is_empty() => policy.issuers.clone(),

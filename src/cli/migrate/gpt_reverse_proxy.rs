@@ -142,7 +142,7 @@ impl Settings {
                 line(0, "}");
             }
             None => {
-                line(0, "# WARNING: without LOCAL_AUTH_TOKEN everybody who reaches this port is let in, as before.")
+                line(0, "# WARNING: without LOCAL_AUTH_TOKEN everybody who reaches this port is let in, as before.");
             }
         }
         line(0, "");

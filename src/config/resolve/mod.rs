@@ -110,7 +110,9 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
     let mut spans = spans::take(&mut config);
     places::record(&mut spans, &config, file.globals.as_deref().unwrap_or_default(), &sites, &served);
     let mut diagnostics = without_repeats(cx.diagnostics);
-    diagnostics.iter_mut().for_each(|d| d.secret.extend(&cx.secrets));
+    for diagnostic in &mut diagnostics {
+        diagnostic.secret.extend(&cx.secrets);
+    }
     Resolved { config, spans, diagnostics, secrets: cx.secrets }
 }
 

@@ -130,6 +130,7 @@ mod tests {
     use super::*;
     use crate::modules::REGISTRY;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     struct Loaded {
         set: TokenSet,
@@ -198,7 +199,6 @@ mod tests {
         assert_eq!(codes(&weak), ["weak-token"]);
         assert!(weak.advice[0].message.ends_with(":1: the token is shorter than 16 bytes (and 1 more)"));
 
-        use std::os::unix::fs::PermissionsExt;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(readable_by_all(file.path()));

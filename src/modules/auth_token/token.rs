@@ -174,10 +174,10 @@ pub fn read_value(text: &str) -> Result<(Secret, bool), CompileError> {
         return Ok((Secret::Digest(digest), false));
     }
     if text.starts_with('$') {
-        return match Algorithm::Argon2id.accepts(text) {
-            true => Ok((Secret::Argon2(text.into()), false)),
-            false => Err(bad("what begins with `$` is taken for a hash, and this is none of argon2id")),
-        };
+        if !Algorithm::Argon2id.accepts(text) {
+            return Err(bad("what begins with `$` is taken for a hash, and this is none of argon2id"));
+        }
+        return Ok((Secret::Argon2(text.into()), false));
     }
     if text.len() > LONGEST {
         return Err(CompileError::new("bad-value", "a token is longer than 4096 bytes"));

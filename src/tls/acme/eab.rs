@@ -13,6 +13,13 @@ use crate::config::tls_types::AcmeIssuer;
 /// Where ZeroSSL gives credentials for an e-mail address.
 const ZEROSSL_CREDENTIALS: &str = "https://api.zerossl.com/acme/eab-credentials-email";
 
+/// What ZeroSSL answers.
+#[derive(Deserialize)]
+struct Answer {
+    eab_kid: String,
+    eab_hmac_key: String,
+}
+
 /// The key id and the key, when the CA wants them: from the configuration, or from ZeroSSL for the address.
 pub async fn credentials(issuer: &AcmeIssuer, http: &Http) -> Result<Option<(String, Vec<u8>)>, AcmeError> {
     if let Some(external) = &issuer.external_account {
@@ -29,11 +36,6 @@ pub async fn credentials(issuer: &AcmeIssuer, http: &Http) -> Result<Option<(Str
         .body(Bytes::from(format!("email={email}")))
         .map_err(|e| failed(e.to_string()))?;
     let answer = http.clone().send(request).await.map_err(failed)?;
-    #[derive(Deserialize)]
-    struct Answer {
-        eab_kid: String,
-        eab_hmac_key: String,
-    }
     let answer: Answer = serde_json::from_slice(answer.body())
         .map_err(|_| failed(format!("status {}, no credentials in the answer", answer.status().as_u16())))?;
     decode(&answer.eab_kid, &answer.eab_hmac_key).map(Some)

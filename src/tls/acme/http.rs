@@ -19,7 +19,7 @@ use crate::client::{
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
 /// Longest that one answer may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub struct Http {
