@@ -84,6 +84,13 @@ fn position(key: &[u8], names: &[&str]) -> Option<usize> {
     serde_json::from_slice::<String>(&quoted).ok().and_then(|text| is(text.as_bytes()))
 }
 
+/// Where the next quote or backslash is. The nearest bytes are looked at one by one: keys, and what stands between the
+/// escapes of code, are shorter than a search with wide registers takes to begin.
+fn quote_or_backslash(rest: &[u8]) -> Option<usize> {
+    let near = rest.get(..8).unwrap_or(rest);
+    near.iter().position(|b| matches!(b, b'"' | b'\\')).or_else(|| memchr::memchr2(b'"', b'\\', rest))
+}
+
 /// Steps through JSON by structure.
 pub(super) struct Scan<'a> {
     pub(super) json: &'a [u8],
@@ -123,18 +130,19 @@ impl Scan<'_> {
     pub(super) fn string(&mut self) -> Result<Range<usize>, Flaw> {
         let start = self.at;
         self.expect(b'"')?;
-        loop {
-            let rest = self.json.get(self.at..).unwrap_or_default();
-            let Some(next) = memchr::memchr2(b'"', b'\\', rest) else {
-                self.at = self.json.len();
-                return Err(self.flaw());
-            };
-            self.at += next + 1;
-            if rest[next] == b'"' {
+        while let Some(next) = quote_or_backslash(self.json.get(self.at..).unwrap_or_default()) {
+            self.at += next;
+            // Escapes often come in runs: `\r\n`, `\n\n`, `\"\"`.
+            while self.byte() == Some(b'\\') {
+                self.at += 2;
+            }
+            if self.byte() == Some(b'"') {
+                self.at += 1;
                 return Ok(start..self.at);
             }
-            self.at += 1;
         }
+        self.at = self.json.len();
+        Err(self.flaw())
     }
 
     /// A number or a word: up to what may follow one.
@@ -266,6 +274,41 @@ mod tests {
     fn bytes_that_are_not_utf8_pass_in_strings() {
         let [found] = top_level(b"{\"p\":\"\xff\xfe\",\"model\":\"a\"}", ["model"]).unwrap();
         assert_eq!(found, Some(18..21));
+    }
+
+    #[test]
+    fn strings_end_at_the_first_bare_quote_at_any_distance() {
+        for length in 0..24 {
+            for filler in ["x", "\\\"", "\\\\", "x\\\"", "\\\\x"] {
+                let text = format!("{{\"a\":\"{}\",\"model\":\"m\"}}", filler.repeat(length));
+                assert_eq!(model(&text), Ok(Some("\"m\"")), "{text}");
+                let cut = &text[..text.len() - 13];
+                assert_eq!(model(cut), Err(Flaw::Malformed(cut.len())), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "prints times: cargo test --release --lib peek -- --ignored --nocapture"]
+    fn what_a_mebibyte_costs() {
+        use std::time::Instant;
+
+        let size = 1 << 20;
+        for (what, piece) in [
+            ("plain text", "words without anything special in them "),
+            ("code", "    if found {\\n        return \\\"yes\\\";\\n    }\\n"),
+            ("letters as \\uXXXX", "\\u0431\\u044b\\u0441\\u0442\\u0440\\u043e "),
+            ("nothing but escapes", "\\n"),
+            ("every other byte escaped", "\\nx"),
+        ] {
+            let body = format!("{{\"input\":\"{}\",\"model\":\"m\"}}", piece.repeat(size / piece.len()));
+            let best = (0..20).map(|_| {
+                let began = Instant::now();
+                assert!(matches!(top_level(body.as_bytes(), ["model"]), Ok([Some(_)])));
+                began.elapsed()
+            });
+            eprintln!("{what}: {:?} a MiB", best.min().unwrap());
+        }
     }
 
     fn value() -> impl Strategy<Value = Value> {
