@@ -232,11 +232,14 @@ def sse_origin(binary, d, port):
     return Process([binary, "run", "--config", path, "--no-watch", "--workers", "1", "--control", d + "/sse.sock"], LOAD_CORE, d)
 
 
-def sse_load(port, streams, seconds):
+def sse_request():
+    body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "word " * 40}]}).encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def sse_load(port, streams, seconds, request=sse_request(), event=b"\ndata: ", last=b"[DONE]"):
     """Opens `streams` streams over and over for `seconds`; returns the chunks that came."""
     import selectors
-    body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "word " * 40}]}).encode()
-    request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     sel = selectors.DefaultSelector()
     socks = []
     for _ in range(streams):
@@ -254,8 +257,8 @@ def sse_load(port, streams, seconds):
                 continue
             if not data:
                 raise RuntimeError("a stream was closed")
-            chunks += data.count(b"\ndata: ") + data.count(b"\r\ndata: ") * 0
-            if b"[DONE]" in data:
+            chunks += data.count(event)
+            if last in data:
                 key.fileobj.send(request)
     for s in socks:
         s.close()
