@@ -1,6 +1,6 @@
 //! Holds a caller to the models it may use: whoever sets [`super::exchange::User::models`] asks here before it lets go on.
 
-use http::{Method, header};
+use http::{HeaderName, Method, header};
 
 use super::error::{HandlerError, Refusal};
 use super::exchange::Exchange;
@@ -15,8 +15,13 @@ use crate::llm::model_glob::ModelGlobs;
 pub async fn allow(ex: &mut Exchange, models: &ModelGlobs, origin: &'static str) -> Result<(), HandlerError> {
     loop {
         return match ex.requested_model(DEFAULT_LIMIT) {
-            ModelOf::Named(model) if models.allows(&model) => Ok(()),
-            ModelOf::Named(model) => Err(refuse(format!("This key may not use the model `{model}`."), origin)),
+            ModelOf::Named(model) if models.allows(&model) => {
+                match ex.fallback_models()?.into_iter().find(|model| !models.allows(model)) {
+                    Some(model) => Err(not_allowed(&model, origin)),
+                    None => Ok(()),
+                }
+            }
+            ModelOf::Named(model) => Err(not_allowed(&model, origin)),
             ModelOf::NotTold if only_reads(ex) => Ok(()),
             ModelOf::NotTold => {
                 let message = "This key may use certain models only, and this request does not tell its model.";
@@ -31,9 +36,21 @@ pub async fn allow(ex: &mut Exchange, models: &ModelGlobs, origin: &'static str)
     }
 }
 
-/// A realtime session begins as a `GET` too, and then uses a model.
+/// Fields by which a `GET` may be something else to an upstream. A realtime session begins as a `GET` too, and then uses a
+/// model.
+const MORE_THAN_READS: [HeaderName; 4] = [
+    header::UPGRADE,
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
 fn only_reads(ex: &Exchange) -> bool {
-    matches!(ex.method, Method::GET | Method::HEAD) && !ex.headers.contains_key(header::UPGRADE)
+    matches!(ex.method, Method::GET | Method::HEAD) && !MORE_THAN_READS.iter().any(|name| ex.headers.contains_key(name))
+}
+
+fn not_allowed(model: &str, origin: &'static str) -> HandlerError {
+    refuse(format!("This key may not use the model `{model}`."), origin)
 }
 
 fn refuse(message: String, origin: &'static str) -> HandlerError {
@@ -73,6 +90,10 @@ mod tests {
         assert_eq!(chat(r#"{"messages":[]}"#), refused);
         assert_eq!(chat(""), refused);
         assert_eq!(chat(r#"{"model":"local","Model":"o3"}"#).unwrap().0, 400, "read in two ways");
+        assert_eq!(chat(r#"{"model":"local","models":["gpt-4o"]}"#), None);
+        assert_eq!(chat(r#"{"model":"local","models":["gpt-4o","o3"]}"#), refused);
+        assert_eq!(chat(r#"{"model":"local","fallbacks":["o3"]}"#), refused);
+        assert_eq!(chat(r#"{"model":"local","models":"o3"}"#).unwrap().0, 400);
         let compressed = [("content-type", "application/json"), ("content-encoding", "gzip")];
         assert_eq!(ask("POST", "/v1/chat/completions", &compressed, Body::from(r#"{"model":"local"}"#)), refused);
         assert_eq!(ask("DELETE", "/v1/files/f", &[], Body::Empty), refused);
@@ -84,6 +105,8 @@ mod tests {
         assert_eq!(ask("HEAD", "/", &[], Body::Empty), None);
         let refused = Some((403, "model_not_allowed"));
         assert_eq!(ask("GET", "/v1/models/o3", &[], Body::Empty), refused);
+        let posted = [("x-http-method-override", "POST")];
+        assert_eq!(ask("GET", "/v1/chat/completions", &posted, Body::from(r#"{"model":"o3"}"#)), refused);
         let websocket = [("connection", "Upgrade"), ("upgrade", "websocket")];
         assert_eq!(ask("GET", "/v1/realtime?model=gpt-4o-realtime", &websocket, Body::Empty), None);
         assert_eq!(ask("GET", "/v1/realtime?model=o3", &websocket, Body::Empty), refused);

@@ -12,6 +12,7 @@ use http::{Method, header};
 
 use super::error::{HandlerError, Refusal};
 use super::exchange::Exchange;
+use super::path::query_unescape;
 use crate::base::body::Body;
 use crate::llm::dialect::Dialect;
 use crate::llm::multipart;
@@ -23,6 +24,9 @@ pub const DEFAULT_LIMIT: usize = 64 << 20;
 
 /// Longest model name that is taken for one.
 const MAX_NAME: usize = 512;
+
+/// Longest list of models to fall back on, in bytes.
+const MAX_FALLBACKS: usize = 16 << 10;
 
 /// The answer to "which model?".
 #[derive(Debug)]
@@ -64,6 +68,12 @@ impl Exchange {
     pub fn requested_model(&mut self, limit: usize) -> ModelOf {
         if leaves_its_segments(self.uri.path()) {
             return ModelOf::Bad(refuse(Why::Dots));
+        }
+        if is_disguised(self.uri.path()) {
+            return ModelOf::Bad(refuse(Why::Disguised));
+        }
+        if is_realtime(self.uri.path()) && self.uri.query().is_some_and(names_twice) {
+            return ModelOf::Bad(refuse(Why::Twice));
         }
         match model_in_uri(&self.uri) {
             Some(name) => return ModelOf::Named(name.as_ref().into()),
@@ -108,6 +118,27 @@ impl Exchange {
     pub fn model_place(&self) -> Option<Place> {
         let Body::Full(body) = &self.body else { return None };
         locate(body, &Form::of(self), self.uri.path()).ok().flatten()
+    }
+
+    /// Models that the held body names beside `model`, for an upstream to fall back on: OpenRouter's `models`, LiteLLM's
+    /// `fallbacks`.
+    ///
+    /// # Errors
+    /// 400 when they cannot be read as a list of names.
+    pub fn fallback_models(&self) -> Result<Vec<String>, HandlerError> {
+        let (Body::Full(body), Form::Json | Form::Unsaid) = (&self.body, Form::of(self)) else { return Ok(Vec::new()) };
+        let lists = match peek::top_level(body, ["models", "fallbacks"]) {
+            Ok(lists) => lists,
+            Err(Flaw::Duplicate) => return Err(refuse(Why::Twice)),
+            Err(_) => return Ok(Vec::new()),
+        };
+        let mut names = Vec::new();
+        for list in lists.into_iter().flatten().filter_map(|range| body.get(range)).filter(|list| *list != b"null") {
+            let short = Some(list).filter(|list| list.len() <= MAX_FALLBACKS);
+            let read = short.and_then(|list| serde_json::from_slice::<Vec<String>>(list).ok());
+            names.extend(read.ok_or_else(|| refuse(Why::NotNames))?);
+        }
+        Ok(names)
     }
 
     /// Whether a request that does not tell its model may still name one to an upstream that looks closer: its body is
@@ -189,6 +220,8 @@ enum Why {
     NotText,
     BadForm,
     Dots,
+    Disguised,
+    NotNames,
 }
 
 fn locate(body: &[u8], form: &Form, path: &str) -> Result<Option<Place>, Why> {
@@ -248,6 +281,8 @@ fn refuse(why: Why) -> HandlerError {
         Why::TooDeep => ("The JSON body of your request is nested too deeply.", None),
         Why::NotText => ("`model` must be a string of at most 512 bytes.", Some("model")),
         Why::Dots => ("The path of your request has `.` or `..` in it.", None),
+        Why::Disguised => ("The path of your request is not written as the API's paths are.", None),
+        Why::NotNames => ("`models` and `fallbacks` must be lists of names.", Some("models")),
         Why::BadForm => ("We could not read the multipart body of your request.", None),
     };
     HandlerError::refusal(400, "model", Refusal { message: message.into(), param, ..Refusal::default() })
@@ -265,6 +300,44 @@ fn leaves_its_segments(path: &str) -> bool {
     dots && (Dialect::of_path(&decoded).is_some() || decoded.contains("/v1beta/models/"))
 }
 
+/// What stands before a model's name in a path.
+const MARKERS: [&str; 3] = ["/openai/deployments/", "/v1beta/models/", "/v1/models/"];
+
+/// Whether a path names a model only to an upstream that reads it more leniently: escaped, in other letter case, with
+/// slashes doubled. What is looked at here instead, the body, would not be what counts there.
+fn is_disguised(path: &str) -> bool {
+    // Nearly every path is done with here.
+    if !path.bytes().any(|b| b == b'%' || b.is_ascii_uppercase()) && !path.contains("//") {
+        return false;
+    }
+    let mut plain = percent_encoding::percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
+    while plain.contains("//") {
+        plain = plain.replace("//", "/");
+    }
+    let ends = |method: &&str| !path.ends_with(method) && plain.ends_with(&method.to_ascii_lowercase());
+    MARKERS.iter().any(|marker| plain.contains(marker) && !path.contains(marker))
+        || GEMINI_METHODS.iter().any(ends)
+        || is_realtime(&plain) && !is_realtime(path)
+}
+
+fn is_realtime(path: &str) -> bool {
+    path.trim_end_matches('/').ends_with("/realtime")
+}
+
+/// Parameters that name the model of a realtime session: OpenAI's, Azure's.
+const REALTIME: [&str; 2] = ["model=", "deployment="];
+
+/// Whether a query could name one model to us and another to an upstream.
+fn names_twice(query: &str) -> bool {
+    let names = |pair: &&str| {
+        let name = query_unescape(pair.split('=').next().unwrap_or_default());
+        name.is_none_or(|name| ["model", "deployment"].iter().any(|known| name.eq_ignore_ascii_case(known)))
+    };
+    let mut naming = query.split('&').filter(names);
+    let first = naming.next();
+    naming.next().is_some() || first.is_some_and(|pair| !REALTIME.iter().any(|name| pair.starts_with(name)))
+}
+
 /// The model that a path or a query names.
 fn model_in_uri(uri: &http::Uri) -> Option<Cow<'_, str>> {
     let raw = uri.path_and_query()?.as_str().get(place_in_uri(uri)?)?;
@@ -276,8 +349,8 @@ fn model_in_uri(uri: &http::Uri) -> Option<Cow<'_, str>> {
 const GEMINI_METHODS: [&str; 5] =
     [":generateContent", ":streamGenerateContent", ":countTokens", ":embedContent", ":batchEmbedContents"];
 
-/// Where path and query name it: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method`, and `?model=` of
-/// realtime connections.
+/// Where path and query name it: `/v1/models/ID`, Azure's deployments, Gemini's `models/ID:method` under any version, and
+/// `?model=` or `?deployment=` of realtime connections.
 pub(super) fn place_in_uri(uri: &http::Uri) -> Option<Range<usize>> {
     let path = uri.path();
     let behind = |marker: &str| path.find(marker).map(|at| at + marker.len());
@@ -294,13 +367,17 @@ pub(super) fn place_in_uri(uri: &http::Uri) -> Option<Range<usize>> {
         let method = GEMINI_METHODS.iter().find(|method| rest.ends_with(*method)).map_or(0, |method| method.len());
         return Some(start..path.len() - method);
     }
-    if !path.ends_with("/realtime") {
+    let last = path.rfind('/').map_or(0, |at| at + 1);
+    if let Some(method) = GEMINI_METHODS.iter().find(|method| path[last..].ends_with(*method)) {
+        return Some(last..path.len() - method.len());
+    }
+    if !is_realtime(path) {
         return None;
     }
     let mut start = path.len() + 1;
     for pair in uri.query()?.split('&') {
-        if let Some(value) = pair.strip_prefix("model=") {
-            return Some(start + "model=".len()..start + "model=".len() + value.len());
+        if let Some(name) = REALTIME.iter().find(|name| pair.starts_with(*name)) {
+            return Some(start + name.len()..start + pair.len());
         }
         start += pair.len() + 1;
     }
@@ -356,6 +433,10 @@ mod tests {
             ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", Some("gemini-2.5-pro")),
             ("/v1/realtime?x=1&model=gpt-realtime", Some("gpt-realtime")),
             ("/v1/realtime", None),
+            ("/v1/realtime/?model=gpt-realtime", Some("gpt-realtime")),
+            ("/openai/realtime?api-version=1&deployment=d1", Some("d1")),
+            ("/v1alpha/models/g:generateContent", Some("g")),
+            ("/v1/projects/p/publishers/google/models/g:streamGenerateContent", Some("g")),
             ("/v1/chat/completions?model=x", None),
         ] {
             let mut ex = exchange("GET", uri, &[]);
@@ -386,6 +467,47 @@ mod tests {
         }
         for path in ["/v1/models/..a", "/v1/models/a..b/c", "/static/../x", "/v1/models/%2ea"] {
             assert!(!matches!(ask(path, JSON, "{}"), ModelOf::Bad(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_and_queries_that_name_another_model_to_an_upstream_are_refused() {
+        for target in [
+            "/openai/%64eployments/other/chat/completions",
+            "/OpenAI/deployments/other/chat/completions",
+            "/openai//deployments/other/chat/completions",
+            "/v1beta/%6Dodels/other:generateContent",
+            "/v1alpha/models/other%3AgenerateContent",
+            "/v1/%72ealtime?model=other",
+            "/v1/realtime?model=a&model=other",
+            "/v1/realtime?model=a&%6dodel=other",
+            "/v1/realtime?%6dodel=other",
+            "/v1/realtime?Model=other",
+            "/openai/realtime?model=a&deployment=other",
+        ] {
+            let asked = ask(target, JSON, r#"{"model":"a"}"#);
+            assert!(matches!(asked, ModelOf::Bad(error) if error.status == 400), "{target}");
+        }
+        for target in ["/v1/chat/completions", "/Team//v1/chat/completions/", "/a%20b/v1/chat/completions"] {
+            assert_eq!(named(ask(target, JSON, r#"{"model":"a"}"#)), Some("a".into()), "{target}");
+        }
+        assert_eq!(named(ask("/v1/models/Org%2FLlama", JSON, "")), Some("Org/Llama".into()));
+    }
+
+    #[test]
+    fn models_to_fall_back_on_are_told() {
+        let told = |body: &'static str| {
+            let mut ex = exchange("POST", "/v1/chat/completions", &[("content-type", JSON)]);
+            ex.body = Body::from(body);
+            ex.fallback_models().map_err(|error| error.status)
+        };
+        assert_eq!(
+            told(r#"{"model":"a","models":["b","c"],"fallbacks":["d"]}"#),
+            Ok(vec!["b".into(), "c".into(), "d".into()])
+        );
+        assert_eq!(told(r#"{"model":"a","x":{"models":["b"]},"models":null}"#), Ok(vec![]));
+        for body in [r#"{"Models":["b"],"models":[]}"#, r#"{"models":"b"}"#, r#"{"fallbacks":[{"model":"b"}]}"#] {
+            assert_eq!(told(body), Err(400), "{body}");
         }
     }
 

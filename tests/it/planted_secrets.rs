@@ -13,7 +13,9 @@ const WRONG: &str = "planted-token-that-is-wrong";
 const SECRET: &str = "planted-secret-path-0123456789";
 /// Of the upstream that is away.
 const SECOND_KEY: &str = "sk-planted-second-key";
-const PLANTED: [&str; 5] = [TOKEN, WRONG, SECRET, KEY, SECOND_KEY];
+/// The secret path, otherwise written.
+const ESCAPED: &str = "planted%2Dsecret-path-0123456789";
+const PLANTED: [&str; 6] = [TOKEN, WRONG, SECRET, ESCAPED, KEY, SECOND_KEY];
 
 fn proxyfile(port: u16, upstream: &str, away: u16) -> String {
     format!(
@@ -115,6 +117,11 @@ fn none_turns_up_anywhere() {
                 requests.push(request(method, &format!("{path}{query}"), &headers, body));
             }
             requests.push(request(method, &format!("/{SECRET}{path}"), "", body));
+            if number == 0 {
+                // As joined from a base that ends in a slash, and as some clients escape.
+                requests.push(request(method, &format!("//{SECRET}/{path}"), "", body));
+                requests.push(request(method, &format!("/{ESCAPED}{path}"), "", body));
+            }
         }
     }
     let count = requests.len();
@@ -134,7 +141,7 @@ fn none_turns_up_anywhere() {
 
     for seen in upstream.seen() {
         let text = seen.text();
-        for planted in [TOKEN, WRONG, SECRET, SECOND_KEY] {
+        for planted in [TOKEN, WRONG, SECRET, ESCAPED, SECOND_KEY] {
             assert!(!text.contains(planted), "{planted} went up: {text}");
         }
         assert!(seen.header("authorization").is_some_and(|v| v == format!("Bearer {KEY}")), "{text}");

@@ -38,7 +38,7 @@ pub fn json_entry(record: &Record, name: &str) -> String {
         "seconds": record.end.as_ref().map(|end| end.at),
         "notes": notes(record),
     });
-    format!("{entry}\n")
+    safe::json(&format!("{entry}\n"))
 }
 
 pub fn json(record: &Record) -> String {
@@ -51,7 +51,7 @@ pub fn json(record: &Record) -> String {
         "client": side_json(&record.client),
         "upstreams": record.upstreams.iter().map(side_json).collect::<Vec<_>>(),
     });
-    serde_json::to_string_pretty(&value).map(|text| text + "\n").unwrap_or_default()
+    serde_json::to_string_pretty(&value).map(|text| safe::json(&text) + "\n").unwrap_or_default()
 }
 
 /// `raw`: every piece of a body with its time, in place of what it says.

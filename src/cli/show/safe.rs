@@ -12,14 +12,32 @@ pub fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
+/// JSON text, which stays JSON with the same meaning.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            // Line ends part the lines of indented JSON; within strings they are escaped already.
+            c if c != '\n' && is_dangerous(c) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        // Directional marks, line separators, the byte-order mark: all within four hexadecimal digits.
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 fn escape(text: &str, stays: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let dangerous = c.is_control()
-            // Directional marks, line separators, the byte-order mark.
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         match c {
-            _ if !dangerous || stays(c) => out.push(c),
+            _ if !is_dangerous(c) || stays(c) => out.push(c),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
@@ -42,5 +60,9 @@ mod tests {
             "a\\u{1b}[31mred\\u{7}\\r\n\tb\\u{9b}2J\\u{202e}c"
         );
         assert_eq!(line("a\nb\té"), "a\\nb\\té");
+        let value = serde_json::json!({"a": "\u{9b}2J\u{7f}\u{202e}\n\u{1b}é"});
+        let text = json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| c != '\n' && is_dangerous(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -46,7 +46,9 @@
 //! the token is not for 403 (`model_not_allowed`, `path_not_allowed`, `ip_not_allowed`), all in the shape that the client's API
 //! uses. A token with `models` lets `GET` and `HEAD` pass without a model; anything else must tell a model that is allowed, in
 //! its path, its body (read up to 64 MiB) or, for a realtime websocket, `?model=`. The model is the one that the client
-//! names, before `model_alias` changes it. A CORS preflight cannot show a token: it is answered here with 204 and no
+//! names, before `model_alias` changes it; models to fall back on (`models`, `fallbacks`) must be allowed too. What an upstream
+//! keeps may have models of its own (batches, assistants, realtime sessions made by `POST`): where it does, give such a
+//! token `paths` as well. A CORS preflight cannot show a token: it is answered here with 204 and no
 //! permission, and never goes up; `cors` in front gives the permission.
 //!
 //! **Who it is** stands in the access log as `user_id` and in placeholders: `{http.auth.user.id}` or `{auth.id}` is the

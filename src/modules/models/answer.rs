@@ -144,7 +144,7 @@ impl Rules {
             }
         };
         ex.llm = true;
-        let mut known = self.offers(ex, &model);
+        let mut known = self.offers(ex, &model) && ex.fallback_models()?.iter().all(|model| self.allows(model));
         if let (true, true, Some(catalogue)) = (known, self.strict, &self.catalogue) {
             // While nobody knows what there is, it is for the upstream to say.
             known = catalogue.get(&ex.server).await.map_or(true, |list| list.find(&model).is_some());

@@ -156,6 +156,17 @@ fn models_that_are_not_offered_may_not_be_asked_for() {
 }
 
 #[test]
+fn models_to_fall_back_on_must_be_offered_too() {
+    let ask = |body: &'static str| {
+        let mut ex = asking("x");
+        ex.body = Body::from(body);
+        answer(vec![models(json!({"deny": ["secret-*"]})), upstream("up")], ex).0
+    };
+    assert_eq!(ask(r#"{"model":"a","models":["b"]}"#), 200);
+    assert_eq!(ask(r#"{"model":"a","models":["b","secret-1"]}"#), 404);
+}
+
+#[test]
 fn aliases_are_listed_with_the_model_they_stand_for() {
     let config = || models(json!({"from": [source("one", &["a", "b"])], "deny": ["never"]}));
     let routes = || vec![alias("fast", "a"), alias("never", "a"), alias("gone", "x"), alias("p*", "a"), config()];

@@ -188,6 +188,12 @@ mod tests {
         for name in CREDENTIALS.iter().chain(&OVERRIDES) {
             assert!(!ex.headers.contains_key(name), "{name}");
         }
+        let escaped = SECRET.replace('f', "%66");
+        for target in [format!("//{SECRET}/api/tags"), format!("/{escaped}/api/tags")] {
+            let (_, ex) = run("GET", &target);
+            assert_eq!((ex.vouched.as_deref(), ex.uri.path()), (Some("copilot"), "/api/tags"), "{target}");
+            assert!(ex.original.uri.path().ends_with("/REDACTED/api/tags"), "{}", ex.original.uri);
+        }
         let (_, ex) = run("GET", &format!("/{SECRET}"));
         assert_eq!((ex.uri.path(), ex.dialect), ("/", Some(Dialect::Ollama)));
     }
