@@ -297,9 +297,8 @@ struct RequestLine<'r> {
 impl RequestLine<'_> {
     fn write(&self, line: &mut Line<'_>, head: &RequestHead) {
         self.write_start(line, head.host());
-        line.object("headers", |line| {
-            head.write_headers(line, Side::Request, if self.credentials { &[] } else { self.hidden })
-        });
+        let hidden = if self.credentials { &[] } else { self.hidden };
+        line.object("headers", |line| head.write_headers(line, Side::Request, hidden));
         if head.chunked {
             line.field("transfer_encoding", Value::List(&[b"chunked"]));
         }
@@ -463,10 +462,8 @@ impl RequestHead {
             Side::Request => self.bytes.get(self.host..self.response),
             Side::Response => self.bytes.get(self.response..),
         };
-        let shown = |(name, value)| match hidden.iter().any(|h| h.as_str().as_bytes().eq_ignore_ascii_case(name)) {
-            true => (name, query::REDACTED.as_bytes()),
-            false => (name, value),
-        };
+        let is_hidden = |name| hidden.iter().any(|h| h.as_str().as_bytes().eq_ignore_ascii_case(name));
+        let shown = |(name, value)| (name, if is_hidden(name) { query::REDACTED.as_bytes() } else { value });
         let mut lines = HeaderLines(bytes.unwrap_or(b"")).map(shown).peekable();
         while let Some((name, value)) = lines.next() {
             let name = std::str::from_utf8(name).unwrap_or("");
