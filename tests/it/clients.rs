@@ -169,7 +169,22 @@ fn a_body_goes_up_and_a_stream_comes_down_byte_for_byte() {
 
 #[test]
 fn openai_python() {
-    let (gateway, script) = (Gateway::start(), "openai_cases.py");
+    openai_python_at(&Gateway::start());
+}
+
+/// What other clients need changes nothing for this one.
+#[test]
+fn openai_python_where_other_clients_are_served_too() {
+    let lines = format!("\tcors\n{OLLAMA}\tcursor_compat\n\tmodel_alias other-name mock-chat\n");
+    let gateway = Gateway::with(&lines);
+    // From the upstream's list it is known that `:latest` is a part of an id, not Ollama's tag.
+    let tags = client::get_of(gateway.port, &format!("127.0.0.1:{}", gateway.port), &format!("/{SECRET}/api/tags"));
+    assert_eq!(tags.status(), 200);
+    openai_python_at(&gateway);
+}
+
+fn openai_python_at(gateway: &Gateway) {
+    let script = "openai_cases.py";
     let base = format!("{}/v1", gateway.base);
     let Some(told) = gateway.run(script, "openai", &[&base, TOKEN]) else { return };
     openai(script, &told);
