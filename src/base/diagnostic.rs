@@ -6,7 +6,7 @@ pub mod codes;
 mod render;
 mod suggest;
 
-pub use render::{render, to_json};
+pub use render::{brief, render, to_json};
 pub use suggest::nearest;
 
 use super::span::Span;

@@ -260,21 +260,27 @@ impl Supervisor {
         if let Some(watch) = &mut self.watch {
             watch.look();
         }
-        let answer = self.try_reload(path).await;
+        let tried = self.try_reload(path).await;
         notify_ready();
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if answer.ok {
-            self.reloads += 1;
-            self.last_error = None;
-            tracing::info!(reason, millis, "configuration reloaded");
-        } else {
-            self.last_error = Some(answer.message.clone());
-            tracing::error!(reason, "reload failed: the configuration before it goes on unchanged");
+        match tried {
+            Ok(message) => {
+                self.reloads += 1;
+                self.last_error = None;
+                tracing::info!(reason, millis, "configuration reloaded");
+                Answer { ok: true, message, status: None }
+            }
+            Err(Refused { message, cause }) => {
+                self.last_error = Some(message.clone());
+                // With its cause: who reads a log file does not see standard error.
+                tracing::error!(reason, cause, "reload failed: the configuration before it goes on unchanged");
+                Answer { ok: false, message, status: None }
+            }
         }
-        answer
     }
 
-    async fn try_reload(&mut self, path: Option<PathBuf>) -> Answer {
+    /// What there is to say about the new configuration, which runs.
+    async fn try_reload(&mut self, path: Option<PathBuf>) -> Result<String, Refused> {
         let mut source = self.source.clone();
         if let Some(path) = path {
             source.format = Format::of(&path);
@@ -287,7 +293,8 @@ impl Supervisor {
             let _ = done.send(load::load_runtime(&load_source, registry));
         });
         let Ok((runtime, loaded)) = result.await else {
-            return Answer { message: "loading the configuration failed unexpectedly\n".into(), ..Answer::default() };
+            let cause = "loading the configuration failed unexpectedly".to_owned();
+            return Err(Refused { message: format!("{cause}\n"), cause });
         };
         if let Some(watch) = &mut self.watch {
             // Also after a failure: the next save of whatever it read may mend it.
@@ -295,24 +302,33 @@ impl Supervisor {
         }
         let mut message = diagnostic::render(&loaded.diagnostics, &loaded.sources, false);
         let Some(runtime) = runtime else {
-            return Answer { ok: false, message, status: None };
+            let cause = diagnostic::brief(&loaded.diagnostics, &loaded.sources);
+            return Err(Refused { message, cause });
         };
         if let Err(error) = runtime.logs.open() {
             message.push_str(&format!("{error}\n"));
-            return Answer { ok: false, message, status: None };
+            return Err(Refused { message, cause: error.to_string() });
         }
         let logs = runtime.logs.clone();
         let plan = Arc::clone(&runtime.certificates);
         self.certificates.prepare(&plan).await;
         if let Err(error) = self.server.swap(Arc::new(runtime)).await {
             message.push_str(&format!("{error}\n"));
-            return Answer { ok: false, message, status: None };
+            return Err(Refused { message, cause: error.to_string() });
         }
         self.certificates.apply(&plan);
         process::use_logs(&logs);
         self.source = source;
-        Answer { ok: true, message, status: None }
+        Ok(message)
     }
+}
+
+/// Why a configuration was not taken over.
+struct Refused {
+    /// For a person, with the places in the files.
+    message: String,
+    /// In one line, for the log.
+    cause: String,
 }
 
 async fn changed(watch: &mut Option<FileWatch>) {

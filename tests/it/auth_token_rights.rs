@@ -145,6 +145,9 @@ fn a_token_file_counts_at_once_and_a_broken_one_not_at_all() {
 
     std::fs::write(&tokens, "ide the-token-of-the-ide\nci the-token-of-the-ci expires=soon\n").unwrap();
     wait_for("the wrong line is not told", &proxy, || proxy.log().contains("tokens:2: "));
+    // The event itself tells it: a log file has nothing of standard error.
+    let told = |log: &str| log.lines().any(|l| l.contains("reload failed") && l.contains("tokens:2: "));
+    wait_for("the event does not tell its cause", &proxy, || told(&proxy.log()));
     assert_eq!((models_with(port, "the-token-of-the-ide"), models_with(port, "the-token-of-the-ci")), (200, 401));
 
     // It was the token file that was wrong, so a change of it alone mends it.

@@ -32,6 +32,25 @@ pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> S
     out
 }
 
+/// The errors in one line for a log, without the lines of files: `message [code] at FILE:LINE:COLUMN; …`.
+#[must_use]
+pub fn brief(diagnostics: &[Diagnostic], sources: &SourceMap) -> String {
+    const MOST: usize = 5;
+    let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+    let one = |d: &&Diagnostic| {
+        let place = d.primary.as_ref().map_or(Value::Null, |label| place(label.span, sources));
+        match (place["file"].as_str(), &place["line"], &place["column"]) {
+            (Some(file), line, column) => format!("{} [{}] at {file}:{line}:{column}", d.message, d.code),
+            (None, ..) => format!("{} [{}]", d.message, d.code),
+        }
+    };
+    let mut told: Vec<String> = errors.iter().take(MOST).map(one).collect();
+    if errors.len() > MOST {
+        told.push(format!("and {} more", errors.len() - MOST));
+    }
+    told.join("; ")
+}
+
 /// An array for editors: severity, code, message, place (one-based lines and columns, the end exclusive), further
 /// labels, help and replacement.
 #[must_use]
@@ -231,6 +250,17 @@ mod tests {
     fn span_of(text: &str, word: &str, id: FileId) -> Span {
         let start = text.find(word).unwrap();
         Span::new(id, start, start + word.len())
+    }
+
+    #[test]
+    fn a_log_has_errors_and_places_in_one_line() {
+        let text = ":80 {\n\trepsond \"hi\"\n}\n";
+        let (sources, id) = one(text);
+        let error = Diagnostic::error("unknown-directive", "no such thing").at(span_of(text, "repsond", id), "here");
+        let told = brief(&[Diagnostic::warning("x", "unseen"), error.clone()], &sources);
+        assert_eq!(told, "no such thing [unknown-directive] at Proxyfile:2:2");
+        let told = brief(&vec![error; 8], &sources);
+        assert!(told.ends_with("; and 3 more") && !told.contains('\n'), "{told}");
     }
 
     #[test]
