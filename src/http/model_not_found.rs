@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use http::Method;
+
 use super::error::{HandlerError, Refusal};
 use super::exchange::Exchange;
 use crate::llm::dialect::Dialect;
@@ -10,9 +12,11 @@ use crate::llm::dialect::Dialect;
 /// What the `model` matchers of a request said so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ModelMatch {
-    /// None was asked, or the request names no model.
+    /// None was asked.
     #[default]
     Unasked,
+    /// All said no, as the request names no model.
+    Untold,
     /// All said no to this model.
     Refused(Rc<str>),
     /// One said yes.
@@ -26,6 +30,12 @@ impl ModelMatch {
             _ if wanted => Self::Wanted,
             _ => Self::Refused(Rc::clone(model)),
         };
+    }
+
+    pub fn note_untold(&mut self) {
+        if *self == Self::Unasked {
+            *self = Self::Untold;
+        }
     }
 }
 
@@ -51,8 +61,22 @@ pub(super) fn unmatched(ex: &mut Exchange) -> Option<HandlerError> {
             ex.llm = true;
             Some(model_not_found(ex, ex.aliased.as_deref().unwrap_or(&model)))
         }
-        ModelMatch::Unasked | ModelMatch::Wanted => None,
+        // Without this a chat that forgot its model would be told 200 with nothing in it.
+        ModelMatch::Untold if ex.error_dialect().is_some() => Some(untold(ex)),
+        ModelMatch::Untold | ModelMatch::Unasked | ModelMatch::Wanted => None,
     }
+}
+
+/// A route of an LLM API that is there for some models only, and a request that names none: a mistake where it could have
+/// named one, else nothing that is served here.
+fn untold(ex: &Exchange) -> HandlerError {
+    let (status, message, code, param) = if ex.method == Method::POST && !ex.may_hide_model() {
+        (400, "You must provide a model: the request names none.", Some("missing_required_parameter"), Some("model"))
+    } else {
+        (404, "Nothing here serves a request that names no model in its path, JSON body or form.", None, None)
+    };
+    let refusal = Refusal { message: message.into(), code, param, ..Refusal::default() };
+    HandlerError { message: "the request names no model".into(), ..HandlerError::refusal(status, "model", refusal) }
 }
 
 #[cfg(test)]
@@ -69,6 +93,22 @@ mod tests {
         said.note(&model, true);
         said.note(&model, false);
         assert_eq!(said, ModelMatch::Wanted);
+    }
+
+    #[test]
+    fn a_request_of_an_llm_api_without_a_model_is_told_so() {
+        let told = |method: &str, path: &str| {
+            let mut ex = exchange(method, path, &[]);
+            assert!(unmatched(&mut ex).is_none(), "no matcher was asked");
+            ex.model_match.note_untold();
+            unmatched(&mut ex).map(|error| (error.status, error.refusal.and_then(|r| r.param)))
+        };
+        assert_eq!(told("POST", "/v1/chat/completions"), Some((400, Some("model"))));
+        assert_eq!(told("GET", "/v1/files"), Some((404, None)));
+        assert_eq!(told("POST", "/a-form"), None);
+        let mut said = ModelMatch::Refused("m".into());
+        said.note_untold();
+        assert_eq!(said, ModelMatch::Refused("m".into()));
     }
 
     #[test]

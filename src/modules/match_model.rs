@@ -8,8 +8,9 @@
 //! that names its model twice, or says it is JSON and is not, is answered 400.
 //!
 //! Requests are the same to the upstream, byte for byte. A request for a model that no `model` matcher wanted, and that
-//! nothing else answered, is told so: 404 `model_not_found` in the form that its API has for it. `{llm.model}` is the model
-//! asked for, once a matcher or handler has looked.
+//! nothing else answered, is told so: 404 `model_not_found` in the form that its API has for it. So is one that names no
+//! model where an LLM API has its paths: 400, or 404 when it is no `POST`. `{llm.model}` is the model asked for, once a
+//! matcher or handler has looked.
 
 use serde_json::Value;
 
@@ -46,7 +47,10 @@ impl Matcher for MatchModel {
                 ex.model_match.note(&model, wanted);
                 wanted.into()
             }
-            ModelOf::NotTold => Verdict::No,
+            ModelOf::NotTold => {
+                ex.model_match.note_untold();
+                Verdict::No
+            }
             ModelOf::NeedBody(limit) => Verdict::NeedBody(limit),
             ModelOf::Bad(error) => Verdict::Error(error),
         }
@@ -86,7 +90,7 @@ mod tests {
         for body in ["{}", "[]", "{\"model\":null}", ""] {
             let mut ex = asking(body);
             assert!(!matches("model", json!(["*"]), &mut ex), "{body}");
-            assert_eq!(ex.model_match, ModelMatch::Unasked);
+            assert_eq!(ex.model_match, ModelMatch::Untold);
         }
         let mut ex = asking(r#"{"model":"m"}"#);
         ex.headers.insert("content-encoding", "gzip".parse().unwrap());

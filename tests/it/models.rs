@@ -91,15 +91,18 @@ fn a_model_that_nothing_serves_is_told_in_the_callers_dialect() {
     let response = post(port, "/v1/messages", "Content-Type: application/json\r\n", br#"{"model":"llama"}"#);
     assert_eq!(response.status(), 404);
     assert_eq!(response.json()["error"], json!({"type": "not_found_error", "message": "model: llama"}));
-    // What asks for no model is answered as ever.
-    for response in [
-        get(port, "/", ""),
-        chat(port, "{}"),
-        chat(port, "[1]"),
-        post(port, "/v1/files", "Content-Type: image/png\r\n", b"x"),
+    // What asks for no model is told so where the API would need one; other paths are answered as ever.
+    for (response, status) in [
+        (chat(port, "{}"), 400),
+        (chat(port, "[1]"), 400),
+        (post(port, "/v1/files", "Content-Type: image/png\r\n", b"x"), 404),
+        (get(port, "/v1/models", ""), 404),
     ] {
-        assert_eq!((response.status(), response.text()), (200, String::new()));
+        assert_eq!(response.status(), status);
+        assert!(response.json()["error"]["message"].is_string(), "{}", response.text());
     }
+    let response = get(port, "/", "");
+    assert_eq!((response.status(), response.text()), (200, String::new()));
     // Compressed bodies are not looked into.
     let packed = post(
         port,
@@ -107,7 +110,7 @@ fn a_model_that_nothing_serves_is_told_in_the_callers_dialect() {
         "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
         br#"{"model":"gpt-4"}"#,
     );
-    assert_eq!((packed.status(), packed.text()), (200, String::new()));
+    assert_eq!(packed.status(), 404, "{}", packed.text());
     assert!(gpt.events().is_empty() && claude.events().is_empty());
 }
 
