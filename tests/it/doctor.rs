@@ -109,6 +109,29 @@ fn a_right_site_has_no_fault() {
     assert!(report["checks"].as_array().unwrap().len() > 25, "{report:#}");
 }
 
+/// Placeholders are read by the configuration that runs, so it needs the files too.
+#[test]
+fn a_rehearsal_has_the_variables_of_env_files() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Proxyfile"), site("").replace(TOKEN, "{env.TOKEN_OF_CLIENTS}")).unwrap();
+    std::fs::write(folder.path().join("keys"), format!("TOKEN_OF_CLIENTS={TOKEN}\n")).unwrap();
+    let (report, code) = examine(folder.path(), &["--envfile", "keys", "--client", "sdk"]);
+    assert_eq!((faults(&report), code), (BTreeSet::new(), 0), "{report:#}");
+}
+
+/// A token for some models is no fault of everything else: it is told once, with what to do.
+#[test]
+fn a_model_that_the_token_may_not_use_is_told_once() {
+    let line = format!("auth_token {TOKEN}");
+    let block = format!("auth_token {{\n\t\t\ttoken token1 {TOKEN} {{\n\t\t\t\tmodels gpt-*\n\t\t\t}}\n\t\t}}");
+    let narrow = site("").replace(&line, &block);
+    let (report, _) = rehearse(&narrow, &["--client", "sdk"]);
+    assert_eq!(faults(&report), BTreeSet::from(["chat"]), "{report:#}");
+    assert!(report.to_string().contains("--model NAME"), "{report:#}");
+    let (report, code) = rehearse(&narrow, &["--client", "sdk", "--model", "gpt-4o"]);
+    assert_eq!((faults(&report), code), (BTreeSet::new(), 0), "{report:#}");
+}
+
 #[test]
 fn each_seeded_fault_is_named() {
     let arguments = ["--ollama-path", SECRET];

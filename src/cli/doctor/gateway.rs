@@ -131,6 +131,13 @@ pub async fn chat(x: &mut Examination) {
     let ours = x.upstream.is_some();
     let mark = x.upstream.as_ref().map(super::upstream::Upstream::mark);
     let answer = ask_chat(x, &model, "doctor-chat", false).await;
+    if let Ok(answer) = &answer
+        && let Some(why) = model_refused(answer, &model)
+    {
+        // The checks to come would blame one thing after the other for it.
+        x.model = None;
+        return x.report.fault(&[SDK], "chat", why, "--model NAME, one that the site serves and the token may use");
+    }
     if let (Some(upstream), Some(mark)) = (&x.upstream, mark)
         && upstream.since(mark).is_empty()
     {
@@ -155,6 +162,13 @@ pub async fn chat(x: &mut Examination) {
             x.report.judge(&[SDK, CURSOR], "stream", stream_fault(&answer, ours), fix);
         }
     }
+}
+
+/// The site has rules about models, and this is none of its models.
+fn model_refused(answer: &Answer, model: &str) -> Option<String> {
+    let told = answer.json();
+    let code = told["error"]["code"].as_str().filter(|c| matches!(*c, "model_not_allowed" | "model_not_found"))?;
+    Some(format!("a chat with the model `{model}` is answered {} {code}: nothing more can be tried", answer.status))
 }
 
 /// A question about `topic`, which the doctor's upstream looks at.

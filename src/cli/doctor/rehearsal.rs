@@ -54,7 +54,7 @@ pub fn start(args: &DoctorArgs, upstream: &Upstream) -> Result<Rehearsal, String
     let (file, log, socket) = (folder.join("config.json"), folder.join("log"), folder.join("control.sock"));
     let started = write_private(&file, &config.to_string())
         .and_then(|()| std::fs::File::create(&log))
-        .and_then(|log| spawn(&file, &socket, &log));
+        .and_then(|log| spawn(&file, &args.config.envfile, &socket, &log));
     let child = match started {
         Ok(child) => child,
         Err(error) => {
@@ -77,10 +77,14 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn spawn(config: &Path, socket: &Path, log: &std::fs::File) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .args(["run", "--no-watch", "--workers", "1", "--config"])
-        .arg(config)
+fn spawn(config: &Path, env_files: &[PathBuf], socket: &Path, log: &std::fs::File) -> std::io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["run", "--no-watch", "--workers", "1", "--config"]).arg(config);
+    // What is a placeholder (`{env.NAME}`) is still one in the configuration that runs.
+    for file in env_files {
+        command.arg("--envfile").arg(file);
+    }
+    command
         .arg("--control")
         .arg(socket)
         // The token is the client's, not the gateway's.

@@ -18,7 +18,7 @@ const IN_A_ROW: usize = 8;
 
 pub async fn check(x: &mut Examination) {
     let (Some(upstream), Some(model)) = (x.upstream.take(), x.model.clone()) else {
-        let why = "only the upstream sees it: --upstream-listen, or a rehearsal";
+        let why = "it takes a chat that the upstream sees: --upstream-listen or a rehearsal, and --model";
         for name in ["forwarded-for", "token-up", "connections", "cancel", "unreachable"] {
             x.report.skip(&[GATEWAY], name, why);
         }

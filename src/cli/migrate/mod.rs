@@ -4,7 +4,7 @@ mod dotenv;
 mod gpt_reverse_proxy;
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -76,6 +76,9 @@ fn deliver(made: &Migrated, output: Option<&Path>, env_file: &Path) -> ExitCode 
             // Whatever is there already may be somebody's work.
             let written = OpenOptions::new().write(true).create_new(true).open(path);
             if let Err(error) = written.and_then(|mut file| file.write_all(made.text.as_bytes())) {
+                if error.kind() == ErrorKind::AlreadyExists {
+                    return fail(format_args!("{} exists already and is kept; name another --output", path.display()));
+                }
                 return fail(format_args!("{}: {error}", path.display()));
             }
             println!("{} is written", path.display());
