@@ -44,8 +44,10 @@ const OVERRIDES: [HeaderName; 5] = [
 ];
 
 /// What a client sends beside a secret path is not looked at, and is nobody's key upstream.
-const CREDENTIALS: [HeaderName; 4] = [
+const CREDENTIALS: [HeaderName; 5] = [
     header::AUTHORIZATION,
+    // Of a page behind the secret path: it would show the path in logs and upstream.
+    header::REFERER,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-goog-api-key"),
@@ -85,6 +87,8 @@ impl Mount {
         for field in CREDENTIALS.iter().chain(&OVERRIDES) {
             ex.headers.remove(field);
         }
+        // The log has its own copy of what came.
+        ex.log.secret_headers.push(header::REFERER);
         let flow = self.enter(ex, rest);
         if is_inference(&ex.method, rest) {
             return flow;
@@ -183,6 +187,7 @@ mod tests {
         assert!(matches!(flow, Flow::Next));
         assert_eq!(ex.vouched.as_deref(), Some("copilot"));
         assert_eq!(ex.uri, "/v1/chat/completions?a=b");
+        assert!(ex.log.secret_headers.contains(&header::REFERER));
         assert_eq!(ex.original.uri, "/REDACTED/v1/chat/completions?a=b");
         assert!(ex.dialect.is_none());
         for name in CREDENTIALS.iter().chain(&OVERRIDES) {
