@@ -60,12 +60,18 @@ impl Walk<'_, '_> {
     /// A list of routes; says whether what comes after it is guarded.
     fn list(&mut self, routes: &Value, pointer: &str, mut guarded: bool) -> bool {
         let partly = self.partly;
+        let mut guards: Vec<&Value> = Vec::new();
         for (i, route) in routes.as_array().into_iter().flatten().enumerate() {
             let matched = route.get("match").is_some();
             let inside = guarded || route.get("match").is_some_and(limits_callers);
             let after = self.handlers(route, &format!("{pointer}/{i}"), inside);
             // A guard behind a matcher guards only its own route, unless it is a refusal: `respond @bad 401`.
             guarded |= if matched { refuses(route) } else { after };
+            // Two guards for the two halves of all requests: `jwt_auth @person` and `auth_token @program`.
+            if let Some(sets) = route.get("match").filter(|_| has_guard(route)) {
+                guarded |= guards.iter().any(|other| is_not(sets, other) || is_not(other, sets));
+                guards.push(sets);
+            }
             self.partly |= matched && after && !inside && by_path(route);
         }
         self.partly = partly;
@@ -97,6 +103,17 @@ impl Walk<'_, '_> {
         }
         guarded
     }
+}
+
+fn has_guard(route: &Value) -> bool {
+    let kinds = route.get("handle").and_then(Value::as_array).into_iter().flatten().filter_map(|h| h.get("handler"));
+    kinds.filter_map(Value::as_str).any(|kind| matches!(kind, "auth_token" | "jwt_auth" | "authentication"))
+}
+
+/// The sets of one matcher are `not` all of those of the other, and nothing else.
+fn is_not(sets: &Value, others: &Value) -> bool {
+    let only = sets.as_array().filter(|sets| sets.len() == 1).and_then(|sets| sets[0].as_object());
+    only.is_some_and(|m| m.len() == 1 && m.get("not") == Some(others))
 }
 
 /// Whether the route is bound to some paths.
@@ -180,6 +197,29 @@ mod tests {
         let nested = json!([{"match": [{"host": ["a"]}], "handle": [{"handler": "subroute", "routes": [
             {"handle": [{"handler": "auth_token"}]}, {"handle": [keyed()]}]}]}]);
         assert!(codes(":80", nested).is_empty());
+    }
+
+    #[test]
+    fn guards_for_both_halves_guard_everything() {
+        let person = json!([{"header": {"Authorization": ["Bearer ey*"]}}]);
+        let routes = |other: Value| {
+            json!([
+                {"match": person, "handle": [{"handler": "jwt_auth"}]},
+                {"match": other, "handle": [{"handler": "auth_token"}]},
+                {"handle": [keyed()]},
+            ])
+        };
+        assert!(codes(":80", routes(json!([{"not": person}]))).is_empty());
+        for gap in [
+            json!([{"not": [{"header": {"X-Kind": ["a"]}}]}]),
+            json!([{"not": person, "path": ["/a"]}]),
+            json!([{"not": [person[0], {"path": ["/a"]}]}]),
+        ] {
+            assert_eq!(codes(":80", routes(gap.clone())), ["open-upstream-key"], "{gap}");
+        }
+        let mut unguarded = routes(json!([{"not": person}]));
+        unguarded[0]["handle"][0]["handler"] = json!("vars");
+        assert_eq!(codes(":80", unguarded), ["open-upstream-key"]);
     }
 
     #[test]
