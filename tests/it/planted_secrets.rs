@@ -117,6 +117,9 @@ fn none_turns_up_anywhere() {
                 requests.push(request(method, &format!("{path}{query}"), &headers, body));
             }
             requests.push(request(method, &format!("/{SECRET}{path}"), "", body));
+            // A page that was opened under the secret path says so.
+            let referer = format!("Referer: http://a.test/{SECRET}/api/tags\r\n");
+            requests.push(request(method, &format!("/{SECRET}{path}"), &referer, body));
             if number == 0 {
                 // As joined from a base that ends in a slash, and as some clients escape.
                 requests.push(request(method, &format!("//{SECRET}/{path}"), "", body));
