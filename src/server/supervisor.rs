@@ -307,7 +307,7 @@ impl Supervisor {
         };
         if let Err(error) = runtime.logs.open() {
             message.push_str(&format!("{error}\n"));
-            return Err(Refused { message, cause: error.to_string() });
+            return Err(Refused { message, cause: error.clone() });
         }
         let logs = runtime.logs.clone();
         let plan = Arc::clone(&runtime.certificates);
