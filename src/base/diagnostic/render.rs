@@ -257,7 +257,7 @@ mod tests {
         let text = ":80 {\n\trepsond \"hi\"\n}\n";
         let (sources, id) = one(text);
         let error = Diagnostic::error("unknown-directive", "no such thing").at(span_of(text, "repsond", id), "here");
-        let told = brief(&[Diagnostic::warning("x", "unseen"), error.clone()], &sources);
+        let told = brief(&[Diagnostic::warning("ignored-words", "unseen"), error.clone()], &sources);
         assert_eq!(told, "no such thing [unknown-directive] at Proxyfile:2:2");
         let told = brief(&vec![error; 8], &sources);
         assert!(told.ends_with("; and 3 more") && !told.contains('\n'), "{told}");
