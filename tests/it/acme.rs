@@ -11,9 +11,7 @@ const LONG: u64 = 90 * 24 * 3600;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 fn body(port: u16, name: &str, authority: &str) -> Option<String> {
-    let mut connection = tls::connect(port, name, authority);
-    connection.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
-    connection.response().ok().map(|r| r.text())
+    tls::get(port, name, authority).ok().map(|response| response.text())
 }
 
 /// Waits until the site is served with a certificate of the CA.

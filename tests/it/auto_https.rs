@@ -1,6 +1,6 @@
 //! Automatic HTTPS with the internal CA: certificates made, kept, renewed; redirects; one storage with Caddy.
 
-use crate::harness::client::{self, Connection};
+use crate::harness::client;
 use crate::harness::process::{Proxy, Which, caddy_or_skip, free_port};
 use crate::harness::tls;
 use std::path::Path;
@@ -19,22 +19,7 @@ fn root(storage: &Path) -> String {
 }
 
 fn body_over_tls(port: u16, name: &str, authority: &str) -> String {
-    let mut connection = tls::connect(port, name, authority);
-    connection.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
-    connection.response().unwrap().text()
-}
-
-/// Whether a handshake succeeds. Caddy keeps a certificate a moment before it serves it.
-fn shakes_hands(port: u16, name: &str, authority: &str) -> bool {
-    let mut connection = tls::connect(port, name, authority);
-    connection.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
-    connection.response().is_ok()
-}
-
-fn get(port: u16, host: &str, target: &str) -> client::Response {
-    let mut connection = Connection::open(port);
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-    connection.response().unwrap()
+    tls::get(port, name, authority).unwrap().text()
 }
 
 const SITES: &str = "localhost, *.apps.localhost {\n\trespond \"secure {host}\"\n}\n";
@@ -48,11 +33,11 @@ fn local_names_are_served_over_tls_and_plain_http_is_redirected() {
     assert_eq!(body_over_tls(https, "localhost", &authority), "secure localhost");
     assert_eq!(body_over_tls(https, "x.apps.localhost", &authority), "secure x.apps.localhost");
 
-    let answer = get(http, "localhost", "/a?b=c");
+    let answer = client::get_of(http, "localhost", "/a?b=c");
     assert_eq!((answer.status(), answer.header("location")), (308, Some("https://localhost/a?b=c")));
-    assert_eq!(get(http, "plain.test", "/").text(), "plain");
+    assert_eq!(client::get_of(http, "plain.test", "/").text(), "plain");
     // Hosts that no site has: as in Caddy, blindly.
-    assert_eq!(get(http, "other.test", "/").header("location"), Some("https://other.test/"));
+    assert_eq!(client::get_of(http, "other.test", "/").header("location"), Some("https://other.test/"));
 
     let status = proxy.command(Which::Llmproxy).args(["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
@@ -103,7 +88,8 @@ fn the_storage_of_caddy_is_taken_over_and_the_other_way_round() {
         let proxy = Proxy::start(which, &file(http, https, storage.path(), SITES), https);
         let leaf = storage.path().join("certificates/local/localhost/localhost.crt");
         let began = Instant::now();
-        while !(leaf.exists() && shakes_hands(https, "localhost", &root(storage.path()))) {
+        // Caddy keeps a certificate a moment before it serves it.
+        while !(leaf.exists() && tls::get(https, "localhost", &root(storage.path())).is_ok()) {
             assert!(began.elapsed() < Duration::from_secs(10), "{which:?}: {}", proxy.log());
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -54,17 +54,22 @@ pub async fn open(
     http: Http,
 ) -> Result<Account, AcmeError> {
     let keys = Keys::of(issuer_key, &issuer.email);
-    // Two processes must not make two accounts.
-    let _lock = storage.lock(&format!("acme_account_{issuer_key}_{}", issuer.email)).await.ok();
-    if let Some(kept) = load(&keys, storage)? {
-        let (registration, key) = kept;
-        let builder = Account::builder_with_http(Box::new(http));
-        return builder
-            .from_parts(registration.location, key, directory(issuer).to_owned())
-            .await
-            .map_err(|e| AcmeError::new("opening the ACME account", e));
-    }
-    create(issuer, &keys, storage, http).await
+    let kept = match load(&keys, storage)? {
+        Some(kept) => kept,
+        None => {
+            // Two processes, or two names of this one, must not make two accounts: whoever waited finds the other's.
+            let _lock = storage.lock(&format!("acme_account_{issuer_key}_{}", issuer.email)).await.ok();
+            match load(&keys, storage)? {
+                Some(kept) => kept,
+                None => return create(issuer, &keys, storage, http).await,
+            }
+        }
+    };
+    let (registration, key) = kept;
+    Account::builder_with_http(Box::new(http))
+        .from_parts(registration.location, key, directory(issuer).to_owned())
+        .await
+        .map_err(|e| AcmeError::new("opening the ACME account", e))
 }
 
 fn load(keys: &Keys, storage: &FileStorage) -> Result<Option<(Registration, PrivatePkcs8KeyDer<'static>)>, AcmeError> {

@@ -1,6 +1,6 @@
 //! TLS as a test client: trusts one authority, offers one protocol.
 
-use super::client::Connection;
+use super::client::{Connection, NoResponse, Response};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::net::TcpStream;
@@ -25,4 +25,11 @@ pub fn connect(port: u16, name: &str, authority: &str) -> TlsConnection {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     Connection::over(rustls::StreamOwned::new(connection, stream))
+}
+
+/// `GET /` over one connection, as to the host `name`; no answer when the handshake fails.
+pub fn get(port: u16, name: &str, authority: &str) -> Result<Response, NoResponse> {
+    let mut connection = connect(port, name, authority);
+    connection.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+    connection.response()
 }
