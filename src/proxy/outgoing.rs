@@ -102,13 +102,14 @@ pub fn strip_response(headers: &mut HeaderMap) {
     }
 }
 
-/// The protocol a request asks to change to, in lower case.
+/// The protocol a request asks to change to, in lower case. Not `h2c`: behind a change to HTTP/2 further requests would
+/// reach the upstream that we never see, past every check (and RFC 9113 section 3.1 has withdrawn it).
 pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     if !headers.get_all(header::CONNECTION).iter().any(|v| list_has(v, "upgrade")) {
         return None;
     }
     let protocol = headers.get(header::UPGRADE)?;
-    if protocol.is_empty() {
+    if protocol.is_empty() || protocol.as_bytes().eq_ignore_ascii_case(b"h2c") {
         return None;
     }
     HeaderValue::from_bytes(&protocol.as_bytes().to_ascii_lowercase()).ok()
@@ -235,6 +236,18 @@ mod tests {
         assert_eq!(all(&out, "te"), ["trailers"]);
         assert_eq!(all(&out, "host"), ["a.test"]);
         assert_eq!(all(&out, "via"), ["1.0 fred", "1.1 llmproxy"]);
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_is_not() {
+        let out = sent(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "H2C"),
+            ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA"),
+        ]);
+        for gone in ["connection", "upgrade", "http2-settings"] {
+            assert!(!out.contains_key(gone), "{gone}");
+        }
     }
 
     #[test]

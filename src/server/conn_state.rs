@@ -2,9 +2,12 @@
 //!
 //! Atomics, because hyper's upgrade support asks that the socket be `Send`; all access is from one worker.
 
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 use tokio::sync::Notify;
+
+/// No tick: a worker counts four a second, so none reaches it.
+const NONE: u32 = u32::MAX;
 
 /// What a connection is doing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -41,11 +44,19 @@ pub struct ConnState {
     since: AtomicU32,
     /// Requests being answered (several under HTTP/2).
     active: AtomicU32,
+    /// Tick at which an HTTP/2 header block began that has not ended; [`NONE`]: there is none.
+    block_since: AtomicU32,
+    /// HTTP/2: tick of the last byte in either direction.
+    last_io: AtomicU32,
+    /// HTTP/2 is spoken: the end is announced before it comes.
+    announces: AtomicBool,
     fd: AtomicI32,
     /// Set when a request's framing could be read in two ways; no further request of it is served.
     bad_framing: AtomicU8,
     /// Told to close at once.
     pub kill: Notify,
+    /// Told to announce the end, finish what is open and close (HTTP/2).
+    pub finish: Notify,
 }
 
 impl ConnState {
@@ -56,7 +67,11 @@ impl ConnState {
             active: AtomicU32::new(0),
             fd: AtomicI32::new(fd),
             bad_framing: AtomicU8::new(0),
+            block_since: AtomicU32::new(NONE),
+            last_io: AtomicU32::new(tick),
+            announces: AtomicBool::new(false),
             kill: Notify::new(),
+            finish: Notify::new(),
         }
     }
 
@@ -84,6 +99,50 @@ impl ConnState {
         }
     }
 
+    /// Requests being answered.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// HTTP/2 is spoken here: closing is announced to the client first.
+    pub fn speaks_h2(&self) {
+        self.announces.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a connection on which nothing is being answered: HTTP/2 announces it (RFC 9113 section 6.8) and has a
+    /// second for that, `overdue` ticks after the first call; HTTP/1 just closes.
+    pub fn end_idle(&self, overdue: u32) {
+        const SECOND: u32 = 4;
+        if self.announces.load(Ordering::Relaxed) && overdue <= SECOND {
+            self.finish.notify_one();
+        } else {
+            self.kill.notify_one();
+        }
+    }
+
+    /// Notes that bytes went either way on an HTTP/2 connection, and whether a header block is open now.
+    pub fn io_happened(&self, tick: u32, block_open: bool) {
+        self.last_io.store(tick, Ordering::Relaxed);
+        match (block_open, self.block_since.load(Ordering::Relaxed)) {
+            (true, NONE) => self.block_since.store(tick, Ordering::Relaxed),
+            (false, since) if since != NONE => self.block_since.store(NONE, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Ticks since a byte went either way on an HTTP/2 connection.
+    pub fn silence(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.last_io.load(Ordering::Relaxed))
+    }
+
+    /// For how many ticks an HTTP/2 header block has been open.
+    pub fn block_age(&self, now: u32) -> Option<u32> {
+        match self.block_since.load(Ordering::Relaxed) {
+            NONE => None,
+            since => Some(now.wrapping_sub(since)),
+        }
+    }
+
     /// The socket's descriptor; `None` once it is closed.
     pub fn fd(&self) -> Option<i32> {
         let fd = self.fd.load(Ordering::Relaxed);
@@ -101,5 +160,21 @@ impl ConnState {
 
     pub fn has_bad_framing(&self) -> bool {
         self.bad_framing.load(Ordering::Relaxed) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_header_block_counts_from_its_first_byte() {
+        let state = ConnState::new(0, 5);
+        assert_eq!(state.block_age(9), None);
+        state.io_happened(10, true);
+        state.io_happened(12, true);
+        assert_eq!((state.block_age(15), state.silence(15)), (Some(5), 3));
+        state.io_happened(16, false);
+        assert_eq!(state.block_age(17), None);
     }
 }

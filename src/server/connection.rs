@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::conn_state::ConnState;
+use super::h2;
 use super::request;
 use super::socket::{Plain, Socket, Transport};
 use super::worker::{Live, Worker};
@@ -22,7 +23,8 @@ use crate::http::exchange::{Conn, Peer, TlsFacts};
 use crate::tls::acme;
 
 /// Most header fields in a request; Go has no such limit, hyper wants one.
-const MAX_HEADERS: usize = 256;
+pub const MAX_HEADERS: usize = 256;
+/// What an HTTP/2 client says first (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What requests of one connection share.
@@ -74,11 +76,11 @@ async fn open(
     };
     let max_head = live.runtime.servers.get(spec.server).map_or(1 << 20, |s| s.limits.max_head);
     let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
-    let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h1, prefix));
+    let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h2, prefix));
     drop(live);
     let cx = Rc::new(ConnCx { worker, facts, state, listener, server: RefCell::new(None) });
     if protocols.h2 {
-        serve_h2(cx, io, drain, max_head).await;
+        h2::serve(cx, io, drain, max_head).await;
     } else {
         serve_h1(cx, io, drain, max_head).await;
     }
@@ -92,16 +94,6 @@ async fn serve_h1(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiv
         .serve_connection(io, service)
         .with_upgrades();
     until_drained(std::pin::pin!(connection), http1::UpgradeableConnection::graceful_shutdown, drain).await;
-}
-
-async fn serve_h2(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
-    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
-    let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(LocalExec)
-        .max_header_list_size(max_head)
-        .max_concurrent_streams(250)
-        .serve_connection(io, service);
-    until_drained(std::pin::pin!(connection), http2::Connection::graceful_shutdown, drain).await;
 }
 
 /// Polls a connection to its end; once it should drain, `finish` tells it to answer what is open and close.
@@ -124,31 +116,16 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
 }
 
 /// Connection errors are the client's business: a broken pipe, a malformed head. Never above debug.
-fn note(ended: hyper::Result<()>) {
+pub fn note(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }
 
 /// Resolves once the connection should finish.
-async fn draining(drain: &mut watch::Receiver<bool>) {
+pub async fn draining(drain: &mut watch::Receiver<bool>) {
     if drain.wait_for(|d| *d).await.is_err() {
         // The worker dropped the listener without draining it: it is ending.
-    }
-}
-
-/// Runs hyper's HTTP/2 tasks on this worker.
-#[derive(Clone, Copy)]
-struct LocalExec;
-
-impl<F> hyper::rt::Executor<F> for LocalExec
-where
-    F: Future + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
     }
 }
 

@@ -11,6 +11,8 @@ mod conn_state;
 mod connection;
 pub mod control;
 pub mod framing;
+mod h2;
+pub mod h2_frames;
 mod listeners;
 mod request;
 mod response_body;

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use super::access_log::Pending;
 use super::conn_state::ConnState;
-use super::connection::ConnCx;
+use super::connection::{ConnCx, MAX_HEADERS};
 use super::response_body::{End, OnEnd, ResponseBody};
 use super::upgrade::Upgrade;
 use super::worker::{Live, current_tick};
@@ -78,7 +78,8 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
     let body = if incoming.is_end_stream() {
         Body::Empty
     } else {
-        Body::stream(RequestBody { incoming, read: Rc::clone(&bytes_read) })
+        let http2 = head.version == Version::HTTP_2;
+        Body::stream(RequestBody { incoming, read: Rc::clone(&bytes_read), http2 })
     };
     let mut ex = Exchange::new(head, body, Rc::clone(&cx.facts), Rc::clone(facts), started);
     ex.bytes_read = bytes_read;
@@ -167,14 +168,23 @@ fn normalise(head: &mut http::request::Parts) -> Result<(), StatusCode> {
         // A tunnel through us is never meant; extended CONNECT (RFC 8441) is not offered.
         return Err(BAD);
     }
+    if head.headers.len() > MAX_HEADERS {
+        // hyper counts them over HTTP/1 only.
+        return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(BAD);
     }
     match head.uri.authority() {
-        // Absolute form, or HTTP/2: the target's authority is the host, whatever the field says (RFC 9112 §3.2.2).
+        // Absolute form, or HTTP/2: the target's authority is the host. Over HTTP/1 whatever the field says (RFC 9112
+        // §3.2.2); over HTTP/2 both name the same, or the request is malformed (RFC 9113 §8.3.1).
         Some(authority) => {
+            let other = |h: &HeaderValue| !h.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+            if head.version == Version::HTTP_2 && host.is_some_and(other) {
+                return Err(BAD);
+            }
             // Without a scheme it is the authority form, which is for CONNECT alone; other schemes are not proxied.
             let ours = matches!(head.uri.scheme_str(), Some("http" | "https"));
             if !ours || authority.as_str().contains('@') || host.is_none() && head.version == Version::HTTP_11 {
@@ -244,6 +254,7 @@ fn refuse(status: StatusCode) -> Response<ResponseBody> {
 struct RequestBody {
     incoming: Incoming,
     read: Rc<Cell<u64>>,
+    http2: bool,
 }
 
 impl HttpBody for RequestBody {
@@ -252,6 +263,11 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let polled = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if polled.is_none() && self.http2 && !self.incoming.is_end_stream() {
+            // RST_STREAM with NO_ERROR: hyper takes it for the end. An upstream must not take half a body for a whole.
+            let error = ProxyError::new(Kind::ClientGone, Retry::No, "the request was reset before its body ended");
+            return Poll::Ready(Some(Err(error)));
+        }
         Poll::Ready(polled.map(|frame| match frame {
             Ok(frame) => {
                 self.read.set(self.read.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
@@ -300,6 +316,14 @@ mod tests {
             (parts.uri.to_string().as_str(), &parts.headers["host"]),
             ("/x?y", &HeaderValue::from_static("abs.test"))
         );
+    }
+
+    #[test]
+    fn over_http2_the_host_field_says_what_the_authority_says() {
+        for (field, outcome) in [("A.test:1", Ok(())), ("other", Err(StatusCode::BAD_REQUEST))] {
+            let request = Request::get("http://a.test:1/x").version(Version::HTTP_2).header("host", field);
+            assert_eq!(normalise(&mut head(request)), outcome, "{field}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::conn_state::{ConnState, Phase};
 use super::framing::{FramingWatch, Verdict};
+use super::h2_frames::{self, FrameWatch};
 use super::worker::current_tick;
 
 /// A connection as accepted.
@@ -76,38 +77,82 @@ impl AsyncWrite for Plain {
     }
 }
 
-/// [`Transport`] with its [`ConnState`] kept up to date. `watch` is `None` where hyper speaks HTTP/2.
+/// What looks at the bytes that come in, before hyper does.
+enum Watch {
+    Http1(FramingWatch),
+    Http2(FrameWatch),
+    /// The bytes of a tunnel.
+    Nothing,
+}
+
+/// [`Transport`] with its [`ConnState`] kept up to date.
 pub struct Socket {
     transport: Transport,
     state: Arc<ConnState>,
-    watch: Option<FramingWatch>,
+    watch: Watch,
     /// Bytes read before the protocol was known, to be read again.
     prefix: Vec<u8>,
 }
 
 impl Socket {
-    pub fn new(transport: Transport, state: Arc<ConnState>, watch_framing: bool, prefix: Vec<u8>) -> Self {
-        Self { transport, state, watch: watch_framing.then(FramingWatch::default), prefix }
+    /// `http2`: the client is about to speak HTTP/2; else HTTP/1.
+    pub fn new(transport: Transport, state: Arc<ConnState>, http2: bool, prefix: Vec<u8>) -> Self {
+        let watch = if http2 {
+            state.speaks_h2();
+            Watch::Http2(FrameWatch::new(current_tick()))
+        } else {
+            Watch::Http1(FramingWatch::default())
+        };
+        Self { transport, state, watch, prefix }
     }
 
-    fn seen(state: &ConnState, watch: &mut Option<FramingWatch>, bytes: &[u8]) {
+    /// An error: the client may not go on.
+    fn seen(state: &ConnState, watch: &mut Watch, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
+        }
+        match watch {
+            Watch::Http2(frames) => return seen_frames(state, frames, bytes),
+            Watch::Nothing => return Ok(()),
+            Watch::Http1(_) => {}
         }
         match state.phase() {
             Phase::Opening | Phase::Idle => state.enter(Phase::Head, current_tick()),
             Phase::Upgraded => {
-                *watch = None;
-                return;
+                *watch = Watch::Nothing;
+                return Ok(());
             }
             Phase::Head | Phase::Serving => {}
         }
-        if let Some(watch) = watch
-            && watch.feed(bytes) == Verdict::Ambiguous
+        if let Watch::Http1(framing) = watch
+            && framing.feed(bytes) == Verdict::Ambiguous
         {
             state.flag_bad_framing();
         }
+        Ok(())
     }
+
+    /// Passes on what a write came to.
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Watch::Http2(frames), Poll::Ready(Ok(n))) = (&mut self.watch, &polled) {
+            frames.sent(*n);
+            self.state.io_happened(current_tick(), frames.is_block_open());
+        }
+        polled
+    }
+}
+
+/// Frames that need no request do not keep an HTTP/2 connection from being idle; a request itself says when it begins.
+fn seen_frames(state: &ConnState, frames: &mut FrameWatch, bytes: &[u8]) -> io::Result<()> {
+    let now = current_tick();
+    if frames.feed(bytes, now) == h2_frames::Verdict::Flood {
+        return Err(io::Error::other("the client floods us with HTTP/2 frames that carry nothing"));
+    }
+    state.io_happened(now, frames.is_block_open());
+    if state.phase() == Phase::Opening && frames.is_settled() {
+        state.enter(Phase::Idle, now);
+    }
+    Ok(())
 }
 
 impl Drop for Socket {
@@ -124,23 +169,22 @@ impl AsyncRead for Socket {
             let n = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix[..n]);
             this.prefix.drain(..n);
-            Self::seen(&this.state, &mut this.watch, &buf.filled()[before..]);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Self::seen(&this.state, &mut this.watch, &buf.filled()[before..]));
         }
         let polled = match &mut this.transport {
             Transport::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Transport::Tls(s) => Pin::new(s).poll_read(cx, buf),
         };
-        if polled.is_ready() {
-            Self::seen(&this.state, &mut this.watch, &buf.filled()[before..]);
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(Self::seen(&this.state, &mut this.watch, &buf.filled()[before..])),
+            other => other,
         }
-        polled
     }
 }
 
 macro_rules! write_side {
     ($self:ident, $s:ident => $e:expr) => {
-        match &mut $self.get_mut().transport {
+        match &mut $self.transport {
             Transport::Plain($s) => $e,
             Transport::Tls($s) => $e,
         }
@@ -148,27 +192,29 @@ macro_rules! write_side {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        write_side!(self, s => Pin::new(s).poll_write(cx, buf))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = write_side!(self, s => Pin::new(s).poll_write(cx, buf));
+        self.wrote(polled)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        write_side!(self, s => Pin::new(s).poll_write_vectored(cx, bufs))
+        let polled = write_side!(self, s => Pin::new(s).poll_write_vectored(cx, bufs));
+        self.wrote(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         write_side!(self, s => Pin::new(s).poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         write_side!(self, s => Pin::new(s).poll_shutdown(cx))
     }
 }

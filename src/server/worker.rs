@@ -381,9 +381,12 @@ impl Worker {
         self.conns.borrow_mut().retain(|weak| {
             let Some(state) = weak.upgrade() else { return false };
             let age = now.wrapping_sub(state.since());
+            if state.block_age(now).is_some_and(|age| age > head_limit) {
+                state.kill.notify_one();
+            }
             match state.phase() {
                 Phase::Opening | Phase::Head if age > head_limit => state.kill.notify_one(),
-                Phase::Idle if age > idle_limit => state.kill.notify_one(),
+                Phase::Idle if age > idle_limit => state.end_idle(age - idle_limit),
                 // hyper sees a client leave at once, unless bytes wait in its read buffer: look for those here.
                 Phase::Serving if age > 0 => serving.push(state),
                 Phase::Upgraded => return false,

@@ -1,0 +1,14 @@
+//! The verdict on an HTTP/2 connection's frames does not depend on how their bytes arrive.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use llmproxy::server::h2_frames::{FrameWatch, Verdict};
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (size, bytes) = input;
+    let floods = |size: usize| {
+        let mut watch = FrameWatch::new(0);
+        bytes.chunks(size).any(|piece| watch.feed(piece, 0) == Verdict::Flood)
+    };
+    assert_eq!(floods(usize::from(size).max(1)), floods(bytes.len().max(1)));
+});

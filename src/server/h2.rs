@@ -1,0 +1,98 @@
+//! Serving one HTTP/2 connection: every limit of hyper and of the `h2` crate, set here by hand, and its end.
+//!
+//! | what a client may do | bounded by |
+//! |---|---|
+//! | streams at a time | [`STREAMS`], as Caddy |
+//! | cancel requests not yet begun (rapid reset) | [`RESET_BEFORE_BEGIN`], then GOAWAY |
+//! | cancel requests, ping, change settings, priorities or windows, send frames without content | `h2_frames`, then closed |
+//! | make us reset streams (MadeYouReset) | [`OUR_RESETS`] in the life of the connection, then GOAWAY |
+//! | split a header block into many frames | the library: a quarter more than the largest head needs, then GOAWAY |
+//! | send large or highly compressed heads | the server's `max_header_size`, 431; four times that, GOAWAY |
+//! | hold a header block open | the server's `read_header` timeout, then closed |
+//! | not read, or open tiny windows | [`UNSENT`] for each stream is kept; the upstream is read no further |
+//! | stay without a request | the server's `idle` timeout, then GOAWAY |
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+
+use super::connection::{ConnCx, draining, note};
+use super::request;
+use super::socket::Socket;
+use super::worker::{TICK, current_tick};
+
+/// Requests at a time on one connection.
+const STREAMS: u32 = 250;
+/// Requests that may be cancelled before we began them and that wait to be thrown away.
+const RESET_BEFORE_BEGIN: usize = 20;
+/// Streams we reset because of what the client did, in the life of a connection. Data that comes after an early answer
+/// (a refused upload) counts too, so it is not small.
+const OUR_RESETS: usize = 512;
+/// Request body bytes in flight for a stream, and for the connection, before they are read: what Caddy offers. One
+/// upload can use a fast line (1 MiB in 20 ms is 50 MB/s), and a connection whose requests are not read holds no more.
+const WINDOW: u32 = 1 << 20;
+/// Response bytes held for a stream whose client does not take them.
+const UNSENT: usize = 64 << 10;
+/// The smallest that the protocol allows: events of streams are short, and large frames hold up other streams.
+const FRAME: u32 = 16 << 10;
+/// What remembers header fields for a client's compression; the protocol's default.
+const HEADER_TABLE: u32 = 4096;
+/// A connection that should end and answers nothing more is closed after so long without a byte either way: its client
+/// does not answer the PING that tells it has read GOAWAY.
+const SILENCE: Duration = Duration::from_secs(5);
+
+pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
+    let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
+    let state = std::sync::Arc::clone(&cx.state);
+    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
+    let connection = http2::Builder::new(LocalExec)
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESET_BEFORE_BEGIN)
+        .max_local_error_reset_streams(OUR_RESETS)
+        .max_header_list_size(max_head)
+        .header_table_size(HEADER_TABLE)
+        .max_frame_size(FRAME)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(UNSENT)
+        // TCP asks whether the client is still there; a PING would only wake it.
+        .keep_alive_interval(None)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = draining(drain) => {}
+        () = state.finish.notified() => {}
+    }
+    // Two GOAWAY frames a round trip apart: requests that are on their way are still answered (RFC 9113 section 6.8).
+    connection.as_mut().graceful_shutdown();
+    let patience = u32::try_from(SILENCE.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return note(ended),
+            () = tokio::time::sleep(SILENCE / 5) => {
+                if state.active() == 0 && state.silence(current_tick()) > patience {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Runs hyper's HTTP/2 tasks on this worker.
+#[derive(Clone, Copy)]
+struct LocalExec;
+
+impl<F> hyper::rt::Executor<F> for LocalExec
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
