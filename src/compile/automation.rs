@@ -24,6 +24,8 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
     let names = &auto.names;
     cx.at("apps", |cx| {
         cx.at("pki", |cx| plan.authorities = authorities(config.apps.pki.as_ref(), cx));
+        // For `acme_server`, which issues from the same authorities.
+        cx.storage.clone_from(&plan.storage);
         let policies = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
         let mut wanted: Vec<(String, Option<&String>)> =
             names.iter().map(|(name, server)| (name.clone(), Some(server))).collect();
@@ -175,16 +177,10 @@ fn authorities(pki: Option<&Value>, cx: &mut CompileCx<'_>) -> BTreeMap<String, 
                 }
             });
         });
-        let root_files = ca.root.map(|pair| (pair.certificate, pair.private_key));
-        cx.watched.extend(root_files.iter().flat_map(|(c, k)| [PathBuf::from(c), PathBuf::from(k)]));
-        let settings = AuthoritySettings {
-            name: ca.name,
-            root_common_name: ca.root_common_name,
-            intermediate_common_name: ca.intermediate_common_name,
-            intermediate_lifetime: ca.intermediate_lifetime.positive().unwrap_or_default(),
-            root_files,
-        };
-        out.insert(id, settings);
+        let settings = AuthoritySettings::from(&ca);
+        cx.watched.extend(settings.root_files.iter().flat_map(|(c, k)| [PathBuf::from(c), PathBuf::from(k)]));
+        out.insert(id.clone(), settings);
+        cx.authorities.insert(id, ca);
     }
     out
 }

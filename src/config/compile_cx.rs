@@ -8,9 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::registry::Registry;
+use super::tls_types::CertificateAuthority;
 use super::types::{self, MatcherSet, Module};
 use crate::http::matcher::MatcherSets;
 use crate::http::route::{Handler, Route, RouteList, Subroute};
+use crate::storage::FileStorage;
 
 /// Why something cannot run, with the JSON pointer of the place relative to the object being compiled.
 #[derive(Debug, Clone)]
@@ -70,6 +72,10 @@ pub struct CompileCx<'a> {
     pub watched: Vec<PathBuf>,
     pub http_port: u16,
     pub https_port: u16,
+    /// Where certificates, accounts and keys are kept.
+    pub storage: FileStorage,
+    /// Certificate authorities that the configuration describes; others have the defaults.
+    pub authorities: BTreeMap<String, CertificateAuthority>,
 }
 
 impl<'a> CompileCx<'a> {
@@ -85,6 +91,8 @@ impl<'a> CompileCx<'a> {
             watched: Vec::new(),
             http_port: 80,
             https_port: 443,
+            storage: FileStorage::new(""),
+            authorities: BTreeMap::new(),
         }
     }
 

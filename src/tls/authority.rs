@@ -2,11 +2,12 @@
 //! keeps its own, so that one already trusted goes on.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::key_type::KeyType;
 use super::subject::parse_ip;
+use crate::config::tls_types::CertificateAuthority;
 use crate::storage::FileStorage;
 
 const ROOT_LIFETIME: time::Duration = time::Duration::days(3600);
@@ -36,6 +38,19 @@ pub struct AuthoritySettings {
     pub root_files: Option<(String, String)>,
 }
 
+impl From<&CertificateAuthority> for AuthoritySettings {
+    fn from(ca: &CertificateAuthority) -> Self {
+        let files = ca.root.as_ref().map(|pair| (pair.certificate.clone(), pair.private_key.clone()));
+        Self {
+            name: ca.name.clone(),
+            root_common_name: ca.root_common_name.clone(),
+            intermediate_common_name: ca.intermediate_common_name.clone(),
+            intermediate_lifetime: ca.intermediate_lifetime.positive().unwrap_or_default(),
+            root_files: files,
+        }
+    }
+}
+
 /// Why an authority cannot be opened or cannot sign. Names files, never key material.
 #[derive(Debug)]
 pub struct AuthorityError(String);
@@ -53,6 +68,31 @@ pub struct Issued {
     pub chain: String,
     /// Secret: no `Debug`.
     pub key: String,
+}
+
+/// What is to be signed for a key that somebody else holds.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// DNS names and IP addresses; all of them are in the certificate.
+    pub names: &'a [String],
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key: &'a [u8],
+    /// Cut to the signer's own life.
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+    pub sign_with_root: bool,
+}
+
+/// A certificate for such a key.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// PEM, leaf first, without the root.
+    pub chain: String,
+    pub serial: Vec<u8>,
+    /// The key identifier of the signer.
+    pub authority_key: Vec<u8>,
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
 }
 
 /// An open authority.
@@ -80,6 +120,9 @@ impl Authority {
         settings: &AuthoritySettings,
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
+        /// Two that make or renew a signer at the same time could keep the key of one with the certificate of the other.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |file: &str| format!("pki/authorities/{}/{file}", crate::storage::key::safe(id));
         let name = if settings.name.is_empty() { "llmproxy Local Authority" } else { &settings.name };
         let root = match &settings.root_files {
@@ -132,12 +175,7 @@ impl Authority {
         let signer = if sign_with_root { &self.root } else { &self.intermediate };
         let key = key_type.generate().map_err(|e| failed("making a key", e))?;
         let lifetime = time::Duration::try_from(lifetime).unwrap_or(time::Duration::HOUR);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![subject(name)?];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
+        let mut params = leaf(&[name.to_owned()])?;
         params.not_before = (now - BACKDATE).max(signer.not_before);
         params.not_after = (now + lifetime).min(signer.not_after);
         let leaf = params.signed_by(&key, &signer.issuer).map_err(|e| failed("signing", e))?;
@@ -147,6 +185,52 @@ impl Authority {
         }
         Ok(Issued { chain, key: key.serialize_pem() })
     }
+
+    /// A certificate for a key that another holds, as for [`issue`](Self::issue). Who calls has seen that the key and the
+    /// names are theirs.
+    pub fn sign(&self, wanted: &Wanted<'_>) -> Result<Signed, AuthorityError> {
+        let signer = if wanted.sign_with_root { &self.root } else { &self.intermediate };
+        let public_key = SubjectPublicKeyInfo::from_der(wanted.public_key).map_err(|e| failed("the key", e))?;
+        let mut params = leaf(wanted.names)?;
+        let mut serial = [0; 16];
+        getrandom::fill(&mut serial).map_err(|e| failed("randomness", e))?;
+        // Positive and of full length (RFC 5280 section 4.1.2.2).
+        serial[0] = serial[0] & 0x7f | 0x40;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.not_before = wanted.not_before.max(signer.not_before);
+        params.not_after = wanted.not_after.min(signer.not_after);
+        if params.not_before >= params.not_after {
+            return Err(AuthorityError("the certificate would not be good at any time".into()));
+        }
+        let (not_before, not_after) = (params.not_before, params.not_after);
+        let leaf = params.signed_by(&public_key, &signer.issuer).map_err(|e| failed("signing", e))?;
+        let mut chain = leaf.pem();
+        if !wanted.sign_with_root {
+            chain.push_str(&signer.pem);
+        }
+        Ok(Signed { chain, serial: serial.to_vec(), authority_key: authority_key(leaf.der())?, not_before, not_after })
+    }
+}
+
+/// What all leaves have.
+fn leaf(names: &[String]) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = names.iter().map(|name| subject(name)).collect::<Result<_, _>>()?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn authority_key(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, AuthorityError> {
+    use x509_parser::extensions::ParsedExtension;
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).map_err(|e| failed("the new certificate", e))?;
+    let identifier = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    });
+    identifier.ok_or_else(|| AuthorityError("the new certificate does not name its signer".into()))
 }
 
 fn common_name(told: &str, default: impl FnOnce() -> String) -> String {
@@ -312,6 +396,34 @@ mod tests {
         assert_ne!(first.intermediate.pem, renewed.intermediate.pem);
         verify(&renewed, &issue(&renewed, "a.localhost", late), "a.localhost", late).unwrap();
         assert!(first.intermediate.not_after < renewed.intermediate.not_after);
+    }
+
+    #[test]
+    fn keys_of_others_are_signed_for_all_names_within_the_life_of_the_signer() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(folder.path());
+        let authority = Authority::open(&storage, "local", &AuthoritySettings::default(), now()).unwrap();
+        let names = ["a.localhost".to_owned(), "*.b.localhost".to_owned(), "10.0.0.1".to_owned()];
+        for key_type in [KeyType::P256, KeyType::P384, KeyType::Ed25519, KeyType::Rsa2048] {
+            let public_key = rcgen::PublicKeyData::subject_public_key_info(&key_type.generate().unwrap());
+            let wanted = Wanted {
+                names: &names,
+                public_key: &public_key,
+                not_before: now(),
+                not_after: now() + time::Duration::days(90),
+                sign_with_root: false,
+            };
+            let signed = authority.sign(&wanted).unwrap();
+            assert_eq!(signed.not_after, authority.intermediate.not_after);
+            assert_eq!((signed.serial.len(), signed.serial[0] & 0xc0), (16, 0x40));
+            let issued = Issued { chain: signed.chain, key: String::new() };
+            for name in ["a.localhost", "x.b.localhost", "10.0.0.1"] {
+                verify(&authority, &issued, name, now()).unwrap();
+            }
+            assert!(verify(&authority, &issued, "c.localhost", now()).is_err());
+            let never = Wanted { not_before: now() + time::Duration::days(9), ..wanted };
+            assert!(authority.sign(&never).is_err());
+        }
     }
 
     #[test]
