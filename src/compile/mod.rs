@@ -15,6 +15,7 @@ pub mod logs;
 pub mod runtime;
 mod server;
 mod tls;
+pub mod wrappers;
 
 pub use runtime::{ListenerSpec, Runtime, ServerRuntime};
 pub use server::{Refused, compile};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::ListenAddr;
+use super::wrappers::Wrappers;
 use crate::config::compile_cx::CompileError;
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
@@ -60,6 +61,7 @@ pub struct ServerRuntime {
     /// A request's host must be the name its TLS handshake was for, else 421.
     pub strict_sni_host: bool,
     pub limits: Limits,
+    pub wrappers: Wrappers,
     pub logs: AccessLogs,
 }
 

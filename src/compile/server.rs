@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::address::ListenAddr;
 use super::auto_https::{self, Additions, REDIRECT_SERVER};
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
+use super::wrappers::wrappers;
 use super::{automation, host_index, logs, tls};
 use crate::config::compile_cx::{CompileCx, CompileError};
 use crate::config::duration::duration_or;
@@ -167,6 +168,7 @@ fn compile_server(
         tls,
         strict_sni_host,
         limits: limits(server, cx),
+        wrappers: wrappers(server, wants_tls, cx),
         logs,
     });
 }
@@ -192,14 +194,6 @@ fn routes(name: &str, server: &Server, auto: &Additions, cx: &mut CompileCx<'_>)
 }
 
 fn refuse_server_options(server: &Server, cx: &mut CompileCx<'_>) {
-    for (i, wrapper) in server.listener_wrappers.iter().enumerate() {
-        let id = module_id(wrapper, "wrapper");
-        if id != "tls" {
-            cx.at("listener_wrappers", |cx| {
-                cx.at(i, |cx| cx.report(CompileError::not_supported(format_args!("listener wrapper `{id}`"))));
-            });
-        }
-    }
     let unsupported = [
         ("packet_conn_wrappers", !server.packet_conn_wrappers.is_empty()),
         ("read_timeout", server.read_timeout.is_some()),

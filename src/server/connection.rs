@@ -1,7 +1,6 @@
 //! One downstream connection from accept to close: TLS, protocol, hyper.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::h2;
 use super::request;
 use super::socket::{Plain, Socket, Transport};
 use super::worker::{Live, Worker};
+use super::wrappers;
 use crate::compile::address::ListenAddr;
 use crate::compile::runtime::{ListenerSpec, Protocols};
 use crate::http::exchange::{Conn, Peer, TlsFacts};
@@ -55,7 +55,7 @@ pub async fn serve(
 
 async fn open(
     worker: Rc<Worker>,
-    stream: Plain,
+    mut stream: Plain,
     listener: ListenAddr,
     state: Arc<ConnState>,
     drain: &mut watch::Receiver<bool>,
@@ -63,18 +63,24 @@ async fn open(
     let live = worker.live();
     // An address just removed by a reload has no server any more: nothing can answer here.
     let Some(spec) = Worker::listener_spec(&live, &listener) else { return };
-    let (peer, local) = addresses(&stream);
+    // Gone already when its ends are not known.
+    let (Some(server), Ok(mut ends)) = (live.runtime.servers.get(spec.server), stream.ends()) else { return };
+    let (wrappers, max_head) = (&server.wrappers, server.limits.max_head);
+    let Some(seen) = wrappers::pass(&wrappers.before_tls, &mut stream, &mut ends, max_head).await else { return };
+    stream.give_back(seen);
     let (transport, tls, protocols, prefix) = if spec.tls {
-        let Some((stream, facts)) = handshake(&live, &spec, stream).await else { return };
+        let Some((mut stream, facts)) = handshake(&live, &spec, stream).await else { return };
+        let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
         let h2 = facts.alpn.as_deref() == Some("h2");
         let protocols = Protocols { h1: !h2, h2, h2c: false };
-        (Transport::Tls(Box::new(stream)), Some(facts), protocols, Vec::new())
+        (Transport::Tls(Box::new(stream)), Some(facts), protocols, seen)
     } else {
-        let mut stream = stream;
+        let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
+        stream.give_back(seen);
         let (h2, prefix) = if spec.protocols.h2c { sniff(&mut stream).await } else { (false, Vec::new()) };
         (Transport::Plain(stream), None, Protocols { h1: !h2, h2, h2c: h2 }, prefix)
     };
-    let max_head = live.runtime.servers.get(spec.server).map_or(1 << 20, |s| s.limits.max_head);
+    let (peer, local) = ends;
     let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
     let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h2, prefix));
     drop(live);
@@ -215,21 +221,6 @@ async fn sniff(stream: &mut Plain) -> (bool, Vec<u8>) {
         }
     }
     (true, seen)
-}
-
-fn addresses(stream: &Plain) -> (Peer, Option<SocketAddr>) {
-    match stream {
-        Plain::Tcp(s) => match s.peer_addr() {
-            Ok(peer) => {
-                let canonical = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let local = s.local_addr().ok().map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()));
-                (Peer::Ip(canonical), local)
-            }
-            // Gone already; the first read will say so.
-            Err(_) => (Peer::Unix, None),
-        },
-        Plain::Unix(_) => (Peer::Unix, None),
-    }
 }
 
 fn peer_value(peer: &Peer) -> HeaderValue {

@@ -13,7 +13,9 @@ pub mod control;
 pub mod framing;
 mod h2;
 pub mod h2_frames;
+mod http_redirect;
 mod listeners;
+pub mod proxy_protocol;
 mod request;
 mod response_body;
 mod socket;
@@ -22,6 +24,7 @@ mod sys;
 mod upgrade;
 pub mod watch;
 mod worker;
+mod wrappers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The downstream socket under hyper: plain TCP, unix or TLS, with activity noted and request framing watched.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,20 +14,49 @@ use super::conn_state::{ConnState, Phase};
 use super::framing::{FramingWatch, Verdict};
 use super::h2_frames::{self, FrameWatch};
 use super::worker::current_tick;
+use crate::http::exchange::Peer;
 
 /// A connection as accepted.
-pub enum Plain {
+pub struct Plain {
+    io: Io,
+    /// Bytes that were looked at, to be read again.
+    early: Vec<u8>,
+}
+
+enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Plain {
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self { io: Io::Tcp(stream), early: Vec::new() }
+    }
+
+    pub fn unix(stream: UnixStream) -> Self {
+        Self { io: Io::Unix(stream), early: Vec::new() }
+    }
+
     pub fn fd(&self) -> i32 {
         use std::os::fd::AsRawFd;
-        match self {
-            Self::Tcp(s) => s.as_raw_fd(),
-            Self::Unix(s) => s.as_raw_fd(),
+        match &self.io {
+            Io::Tcp(s) => s.as_raw_fd(),
+            Io::Unix(s) => s.as_raw_fd(),
         }
+    }
+
+    /// Whose connection it is, and to which of our addresses (`None` on a unix socket); an error when it is gone already.
+    pub fn ends(&self) -> io::Result<(Peer, Option<SocketAddr>)> {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        match &self.io {
+            Io::Tcp(s) => Ok((Peer::Ip(canonical(s.peer_addr()?)), s.local_addr().ok().map(canonical))),
+            Io::Unix(_) => Ok((Peer::Unix, None)),
+        }
+    }
+
+    /// Gives back bytes that were read, to be read next.
+    pub fn give_back(&mut self, bytes: Vec<u8>) {
+        self.early.splice(0..0, bytes);
     }
 }
 
@@ -38,15 +68,21 @@ pub enum Transport {
 
 macro_rules! each {
     ($self:ident, $s:ident => $e:expr) => {
-        match $self.get_mut() {
-            Plain::Tcp($s) => $e,
-            Plain::Unix($s) => $e,
+        match &mut $self.get_mut().io {
+            Io::Tcp($s) => $e,
+            Io::Unix($s) => $e,
         }
     };
 }
 
 impl AsyncRead for Plain {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let n = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early[..n]);
+            self.early.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
         each!(self, s => Pin::new(s).poll_read(cx, buf))
     }
 }

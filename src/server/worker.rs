@@ -312,9 +312,9 @@ impl Worker {
             Accepted::Tcp(s) => {
                 // Small writes (events of a stream) must leave at once.
                 let _ = s.set_nodelay(true);
-                tokio::net::TcpStream::from_std(s).map(Plain::Tcp)
+                tokio::net::TcpStream::from_std(s).map(Plain::tcp)
             }
-            Accepted::Unix(s) => tokio::net::UnixStream::from_std(s).map(Plain::Unix),
+            Accepted::Unix(s) => tokio::net::UnixStream::from_std(s).map(Plain::unix),
         };
         let stream = match stream {
             Ok(stream) => stream,

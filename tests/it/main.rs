@@ -31,6 +31,7 @@ mod gpt_reverse_proxy;
 mod hostile;
 mod install;
 mod jwt_auth;
+mod listener_wrappers;
 mod migrate;
 mod models;
 mod ollama_compat;

@@ -11,6 +11,13 @@ pub type TlsConnection = Connection<rustls::StreamOwned<rustls::ClientConnection
 
 /// Connects to loopback as to `name`, trusting `authority` (PEM), with the ALPN protocol `http/1.1`.
 pub fn connect(port: u16, name: &str, authority: &str) -> TlsConnection {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    over(stream, name, authority)
+}
+
+/// As [`connect`], over a connection made already.
+pub fn over(stream: TcpStream, name: &str, authority: &str) -> TlsConnection {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -22,8 +29,6 @@ pub fn connect(port: u16, name: &str, authority: &str) -> TlsConnection {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     Connection::over(rustls::StreamOwned::new(connection, stream))
 }
 

@@ -362,6 +362,13 @@ pub const CODES: &[Code] = &[
          new-token NAME` makes one that cannot.",
     ),
     (
+        "wrapper-after-tls",
+        "a listener wrapper stands on the wrong side of the TLS handshake",
+        "Listener wrappers run in the order in which they are written, and those after `tls` see what TLS carries; where \
+         `tls` is not written, all do, as in Caddy. `proxy_protocol` and `http_redirect` look at what comes before the \
+         handshake: write `tls` on a line below them. It may stand there once.",
+    ),
+    (
         "wrong-argument-count",
         "too few or too many words",
         "The directive or option takes another number of arguments than this line has. Text with blanks in it is \
