@@ -13,8 +13,9 @@ use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer, Pki};
 use crate::config::types::Config;
 use crate::storage::FileStorage;
+use crate::tls::acme;
 use crate::tls::authority::AuthoritySettings;
-use crate::tls::automation::{Automation, Plan, RENEWAL_RATIO};
+use crate::tls::automation::{Automation, Plan, RENEW_INTERVAL, RENEWAL_RATIO};
 use crate::tls::{CertStore, KeyType, subject};
 
 /// Makes the plan for the names of the sites, and for those that the `tls` part names itself.
@@ -26,7 +27,9 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
         cx.at("pki", |cx| plan.authorities = authorities(config.apps.pki.as_ref(), cx));
         // For `acme_server`, which issues from the same authorities.
         cx.storage.clone_from(&plan.storage);
-        let policies = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
+        let Policies { policies, renew_interval, .. } =
+            cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
+        plan.renew_interval = renew_interval.positive().unwrap_or(RENEW_INTERVAL);
         let mut wanted: Vec<(String, Option<&String>)> =
             names.iter().map(|(name, server)| (name.clone(), Some(server))).collect();
         wanted.extend(named_by_tls(config).filter(|n| !names.contains_key(n) && !store.covers(n)).map(|n| (n, None)));
@@ -69,13 +72,15 @@ fn named_by_tls(config: &Config) -> impl Iterator<Item = String> {
     named.into_iter().flatten().filter_map(Value::as_str).map(str::to_ascii_lowercase)
 }
 
-fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Vec<AutomationPolicy> {
-    let Some(value) = config.apps.tls.as_ref().and_then(|tls| tls.automation.as_ref()) else { return Vec::new() };
+fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {
+    let Some(value) = config.apps.tls.as_ref().and_then(|tls| tls.automation.as_ref()) else {
+        return Policies::default();
+    };
     let read: Policies = match read_value(value) {
         Ok(read) => read,
         Err(error) => {
             cx.report(error);
-            return Vec::new();
+            return Policies::default();
         }
     };
     for (i, policy) in read.policies.iter().enumerate() {
@@ -99,21 +104,16 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Vec<AutomationPolicy> {
             cx.at("policies", |cx| cx.at(i, |cx| cx.report(error)));
         }
     }
-    read.policies
+    read
 }
 
 /// What an ACME issuer asks for and cannot have yet.
 fn unsupported_acme(acme: &AcmeIssuer) -> Vec<&'static str> {
     let dns = acme.challenges.as_ref().is_some_and(|c| c.dns.is_some());
-    [
-        (dns, "the DNS challenge"),
-        (acme.preferred_chains.is_some(), "a choice of chains (`preferred_chains`)"),
-        (!acme.certificate_lifetime.is_zero(), "a lifetime asked of the CA"),
-        (acme.network_proxy.is_some(), "a proxy of an issuer's own"),
-    ]
-    .into_iter()
-    .filter_map(|(told, what)| told.then_some(what))
-    .collect()
+    [(dns, "the DNS challenge"), (acme::proxy(acme).is_err(), "this proxy of an issuer's own")]
+        .into_iter()
+        .filter_map(|(told, what)| told.then_some(what))
+        .collect()
 }
 
 /// Numbers that stand for policies that a configuration does not write.
@@ -153,6 +153,8 @@ fn automation(policies: &[AutomationPolicy], chosen: usize) -> Automation {
         issuers,
         key_type: policy.and_then(|p| KeyType::named(&p.key_type)).unwrap_or_default(),
         renewal_ratio: if told > 0.0 { told } else { RENEWAL_RATIO },
+        reuse_private_keys: policy.is_some_and(|p| p.reuse_private_keys),
+        must_staple: policy.is_some_and(|p| p.must_staple),
     }
 }
 

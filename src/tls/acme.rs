@@ -8,14 +8,21 @@
 //! ```
 
 mod account;
+mod chains;
 mod challenge;
+mod directory;
 mod eab;
 mod http;
 mod order;
+pub mod renewal_info;
+mod signed;
+mod throttle;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use challenge::{ACME_TLS, Board, Kind};
+pub use http::proxy;
 
 use super::authority::Issued;
 use super::key_type::KeyType;
@@ -28,6 +35,9 @@ pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// The second choice when an e-mail address is given.
 pub const ZEROSSL: &str = "https://acme.zerossl.com/v2/DV90";
+
+/// Longest that one attempt may take, unless the issuer says otherwise (Caddy's default, too).
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// Why a certificate was not to be had. Holds the CA's own words.
 #[derive(Debug)]
@@ -42,8 +52,28 @@ impl fmt::Display for AcmeError {
 impl std::error::Error for AcmeError {}
 
 impl AcmeError {
+    /// In these words.
+    #[must_use]
+    pub fn told(error: impl fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+
     fn new(what: &str, error: impl fmt::Display) -> Self {
         Self(format!("{what}: {error}"))
+    }
+}
+
+/// A certificate that was not to be had.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: AcmeError,
+    /// How long the CA wants to be left alone, when it said so.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<AcmeError> for Failed {
+    fn from(error: AcmeError) -> Self {
+        Self { error, retry_after: None }
     }
 }
 
@@ -51,10 +81,15 @@ impl AcmeError {
 pub struct Surroundings<'a> {
     pub storage: &'a FileStorage,
     pub key_type: KeyType,
+    /// PEM: a key to be used instead of a new one.
+    pub key: Option<String>,
+    pub must_staple: bool,
     /// Challenges that our listeners can answer.
     pub kinds: &'a [Kind],
     /// How often it has failed before: after a failure a test CA is asked first, where there is one.
     pub failures: usize,
+    /// The certificate that is to be renewed, as a CA with renewal information names it.
+    pub replaces: Option<String>,
 }
 
 /// The directory of an issuer.
@@ -76,21 +111,58 @@ fn test_directory(issuer: &AcmeIssuer) -> Option<&str> {
 ///
 /// # Errors
 /// What the CA said, or what kept us from asking it.
-pub async fn obtain(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Issued, AcmeError> {
+pub async fn obtain(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Issued, Failed> {
     if around.failures > 0
         && let Some(test) = test_directory(issuer)
     {
         // What fails there would fail here, at the cost of a rate limit.
         let issuer = AcmeIssuer { ca: test.to_owned(), ..issuer.clone() };
-        from_directory(&issuer, name, around).await?;
+        // The test CA has not seen the certificate that is to be replaced.
+        let around = Surroundings { key: around.key.clone(), replaces: None, ..*around };
+        from_directory(&issuer, name, &around).await?;
     }
+    throttle::Throttle::shared().turn(&format!("{} {}", directory(issuer), issuer.email)).await;
     from_directory(issuer, name, around).await
 }
 
-async fn from_directory(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Issued, AcmeError> {
+/// One attempt, bounded in time.
+async fn from_directory(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Issued, Failed> {
+    let http = http::Http::new(issuer)?;
+    let limit = issuer.acme_timeout.positive().unwrap_or(LIMIT);
+    let result = match tokio::time::timeout(limit, with_account(issuer, name, around, &http)).await {
+        Ok(result) => result,
+        Err(_) => Err(AcmeError(format!("the CA did not give a certificate within {} s", limit.as_secs()))),
+    };
+    result.map_err(|error| Failed { error, retry_after: http.retry_after() })
+}
+
+async fn with_account(
+    issuer: &AcmeIssuer,
+    name: &str,
+    around: &Surroundings<'_>,
+    http: &http::Http,
+) -> Result<Issued, AcmeError> {
     let issuer_key = key::issuer(directory(issuer));
-    let http = http::Http::new(&issuer.trusted_roots_pem_files)?;
-    let account = account::open(issuer, &issuer_key, around.storage, http).await?;
+    let account = account::open(issuer, &issuer_key, around.storage, http.clone()).await?;
+    let result = ordered(issuer, &issuer_key, name, around, &account, http).await;
+    if result.is_ok() || !http.was_refused_as("accountDoesNotExist") {
+        return result;
+    }
+    // The CA was set up anew: so is the account, once.
+    tracing::warn!(issuer = issuer_key, "the CA does not know the ACME account any more: another is made");
+    account::forget(&account, issuer, &issuer_key, around.storage);
+    let account = account::open(issuer, &issuer_key, around.storage, http.clone()).await?;
+    ordered(issuer, &issuer_key, name, around, &account, http).await
+}
+
+async fn ordered(
+    issuer: &AcmeIssuer,
+    issuer_key: &str,
+    name: &str,
+    around: &Surroundings<'_>,
+    account: &account::Opened,
+    http: &http::Http,
+) -> Result<Issued, AcmeError> {
     let mut kinds: Vec<Kind> = around.kinds.iter().copied().filter(|kind| kind.is_enabled(issuer)).collect();
     fastrand::shuffle(&mut kinds);
     if kinds.is_empty() {
@@ -98,12 +170,16 @@ async fn from_directory(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'
     }
     let mut last = None;
     for kind in kinds {
-        let order = order::Order { account: &account, issuer, issuer_key: &issuer_key, name, around };
+        let order = order::Order { account, issuer, issuer_key, name, around, http };
         match order.run(kind).await {
             Ok(issued) => return Ok(issued),
             Err(error) => {
                 tracing::warn!(name, challenge = kind.name(), %error, "certificate order failed");
                 last = Some(error);
+                // Another challenge would only cost another order.
+                if http.retry_after().is_some() || http.was_refused_as("accountDoesNotExist") {
+                    break;
+                }
             }
         }
     }

@@ -20,6 +20,8 @@ pub struct Plan {
     pub authorities: BTreeMap<String, AuthoritySettings>,
     /// Challenges that the configuration's listeners can answer.
     pub challenges: Vec<Kind>,
+    /// How often it is looked at whether a certificate is to be renewed.
+    pub renew_interval: Duration,
 }
 
 impl Default for Plan {
@@ -29,6 +31,7 @@ impl Default for Plan {
             names: BTreeMap::new(),
             authorities: BTreeMap::new(),
             challenges: Vec::new(),
+            renew_interval: RENEW_INTERVAL,
         }
     }
 }
@@ -41,10 +44,16 @@ pub struct Automation {
     pub key_type: KeyType,
     /// Share of its life that is left when a certificate is renewed.
     pub renewal_ratio: f64,
+    /// A renewed certificate keeps its key.
+    pub reuse_private_keys: bool,
+    /// Certificates that are good with a stapled OCSP response alone.
+    pub must_staple: bool,
 }
 
 /// Renew when a third of the life is left (Caddy's default).
 pub const RENEWAL_RATIO: f64 = 1.0 / 3.0;
+/// How often to look (Caddy's default).
+pub const RENEW_INTERVAL: Duration = Duration::from_mins(10);
 /// Life of an internal leaf (Caddy's default).
 pub const INTERNAL_LIFETIME: Duration = Duration::from_hours(12);
 /// The authority that is used when none is named.

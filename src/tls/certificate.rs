@@ -54,6 +54,12 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 impl Certificate {
+    /// What the names and the validity are of.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.key.cert.first()
+    }
+
     /// Reads a PEM chain and its PEM key.
     pub fn load(chain: &Path, key: &Path, tags: Vec<String>) -> Result<Self, LoadError> {
         let read = |path: &Path, what: &str| {

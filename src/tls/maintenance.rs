@@ -9,6 +9,7 @@
 //! ```
 
 mod life;
+mod renewal;
 mod source;
 
 use std::collections::HashMap;
@@ -126,6 +127,7 @@ impl Keeper {
             automation: Arc::clone(automation),
             store: Arc::clone(&self.store),
             states: Arc::clone(&self.states),
+            window: Mutex::default(),
         }
     }
 
@@ -168,6 +170,7 @@ impl Keeper {
                 && task.plan.storage == plan.storage
                 && task.plan.authorities == plan.authorities
                 && task.plan.challenges == plan.challenges
+                && task.plan.renew_interval == plan.renew_interval
                 && !task.handle.is_finished()
         })
     }

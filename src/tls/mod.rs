@@ -7,6 +7,7 @@
 //! ```
 
 pub mod acme;
+pub mod authorities;
 pub mod authority;
 pub mod automation;
 mod certificate;

@@ -10,6 +10,7 @@ mod harness;
 
 mod access_log;
 mod acme;
+mod acme_bad;
 mod auth_token;
 mod auth_token_rights;
 mod auto_https;

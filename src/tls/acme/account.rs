@@ -45,6 +45,13 @@ impl Keys {
     }
 }
 
+/// An account ready to be used.
+pub struct Opened {
+    pub account: Account,
+    /// For what the protocol's library does not sign.
+    pub key: PrivatePkcs8KeyDer<'static>,
+}
+
 /// The account that is kept, else a new one. The terms of service are agreed to, as Caddy does: who asks for a
 /// certificate means so.
 pub async fn open(
@@ -52,7 +59,7 @@ pub async fn open(
     issuer_key: &str,
     storage: &FileStorage,
     http: Http,
-) -> Result<Account, AcmeError> {
+) -> Result<Opened, AcmeError> {
     let keys = Keys::of(issuer_key, &issuer.email);
     let kept = match load(&keys, storage)? {
         Some(kept) => kept,
@@ -66,10 +73,24 @@ pub async fn open(
         }
     };
     let (registration, key) = kept;
-    Account::builder_with_http(Box::new(http))
-        .from_parts(registration.location, key, directory(issuer).to_owned())
+    let account = Account::builder_with_http(Box::new(http))
+        .from_parts(registration.location, key.clone_key(), directory(issuer).to_owned())
         .await
-        .map_err(|e| AcmeError::new("opening the ACME account", e))
+        .map_err(|e| AcmeError::new("opening the ACME account", e))?;
+    Ok(Opened { account, key })
+}
+
+/// Lets go of an account that the CA does not know any more; not of one that another order has made meanwhile.
+pub fn forget(account: &Opened, issuer: &AcmeIssuer, issuer_key: &str, storage: &FileStorage) {
+    let keys = Keys::of(issuer_key, &issuer.email);
+    if load(&keys, storage).is_ok_and(|kept| kept.is_some_and(|(kept, _)| kept.location != account.account.id())) {
+        return;
+    }
+    for key in [&keys.registration, &keys.private_key] {
+        if let Err(error) = storage.delete(key) {
+            tracing::warn!(%error, "the ACME account that is of no use any more cannot be removed");
+        }
+    }
 }
 
 fn load(keys: &Keys, storage: &FileStorage) -> Result<Option<(Registration, PrivatePkcs8KeyDer<'static>)>, AcmeError> {
@@ -93,7 +114,7 @@ fn pkcs8(pem: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
     Ok(PrivatePkcs8KeyDer::from(key.serialize_der()))
 }
 
-async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: Http) -> Result<Account, AcmeError> {
+async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: Http) -> Result<Opened, AcmeError> {
     let external = eab::credentials(issuer, &http).await?;
     let external = external.map(|(id, key)| ExternalAccountKey::new(id, &key));
     let contact: Vec<String> =
@@ -102,16 +123,18 @@ async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: H
     let new = NewAccount { contact: &contacts, terms_of_service_agreed: true, only_return_existing: false };
     let builder = Account::builder_with_http(Box::new(http));
     let failed = |e| AcmeError::new("making an ACME account", e);
-    let (account, pem) = if issuer.account_key.is_empty() {
+    let (account, pem, key) = if issuer.account_key.is_empty() {
         let (account, credentials) =
             builder.create(&new, directory(issuer).to_owned(), external.as_ref()).await.map_err(failed)?;
-        (account, credentials_key(&credentials)?)
+        let pem = credentials_key(&credentials)?;
+        let key = pkcs8(pem.as_bytes())?;
+        (account, pem, key)
     } else {
         let key = pkcs8(issuer.account_key.as_bytes())?;
         let signer = Key::from_pkcs8_der(key.clone_key()).map_err(failed)?;
-        let pair = (signer, PrivateKeyDer::Pkcs8(key));
+        let pair = (signer, PrivateKeyDer::Pkcs8(key.clone_key()));
         let (account, _) = builder.create_from_key(pair, directory(issuer).to_owned()).await.map_err(failed)?;
-        (account, issuer.account_key.clone())
+        (account, issuer.account_key.clone(), key)
     };
     let registration = Registration {
         status: "valid".into(),
@@ -127,7 +150,7 @@ async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: H
     if let Err(error) = kept {
         tracing::warn!(%error, "the ACME account cannot be kept: a new one will be made after a restart");
     }
-    Ok(account)
+    Ok(Opened { account, key })
 }
 
 /// The key that the library made, as PEM.

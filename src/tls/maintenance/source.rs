@@ -1,24 +1,33 @@
 //! Where the certificate of a name comes from: the storage, else its issuers in turn.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{CertificateState, States};
-use crate::config::tls_types::{InternalIssuer, Issuer};
+use super::{CertificateState, States, renewal};
+use crate::config::tls_types::{AcmeIssuer, InternalIssuer, Issuer};
 use crate::storage::key;
-use crate::tls::acme::{self, Surroundings};
-use crate::tls::authority::{Authority, Issued};
+use crate::tls::acme::renewal_info::{self, RenewalInfo};
+use crate::tls::acme::{self, AcmeError, Failed, Surroundings};
+use crate::tls::authorities::Authorities;
+use crate::tls::authority::Issued;
 use crate::tls::automation::{Automation, INTERNAL_LIFETIME, LOCAL, Plan};
 use crate::tls::certificate::Certificate;
 use crate::tls::managed::ManagedStore;
 
-/// Longest that an ACME order may take (Caddy's default is five minutes too).
-const ACME_LIMIT: Duration = Duration::from_mins(5);
+/// Longest that a CA may take to tell when it wants a certificate to be renewed.
+const WINDOW_LIMIT: Duration = Duration::from_secs(30);
+/// When to ask again after it did not tell.
+const WINDOW_RETRY: time::Duration = time::Duration::HOUR;
+/// When to ask again whether it has come to tell such things.
+const WINDOW_UNKNOWN: time::Duration = time::Duration::DAY;
+/// The try in which a CA is not told what is replaced: perhaps that is what it stumbles over (Caddy does so, too).
+const WITHOUT_REPLACES: usize = 2;
 
 /// Everything that obtaining a certificate needs.
 pub struct Source {
@@ -26,6 +35,23 @@ pub struct Source {
     pub automation: Arc<Automation>,
     pub store: Arc<ManagedStore>,
     pub states: States,
+    pub window: Mutex<Asked>,
+}
+
+/// What the CA told about the certificate in use.
+#[derive(Default)]
+pub struct Asked {
+    /// Whether it was looked for beside the certificate.
+    is_read: bool,
+    told: Option<RenewalInfo>,
+    /// Not to be asked before.
+    not_before: Option<OffsetDateTime>,
+}
+
+/// No issuer gave a certificate.
+pub struct Failure {
+    /// How long they want to be left alone, when they said so.
+    pub retry_after: Option<Duration>,
 }
 
 /// The metadata file beside a certificate, as Caddy writes it.
@@ -39,7 +65,76 @@ impl Source {
     /// When the certificate in use should be renewed; `None` when there is none.
     pub fn due(&self, name: &str) -> Option<OffsetDateTime> {
         let certificate = self.store.certificate(name)?;
-        Some(certificate.validity.renewal(self.automation.renewal_ratio))
+        let told = self.told_about(certificate.leaf()?);
+        Some(renewal::due(&certificate.validity, self.automation.renewal_ratio, told.as_ref()))
+    }
+
+    /// Asks the CA when it wants the certificate in use to be renewed, if it is time to ask.
+    pub async fn ask_for_window(&self, name: &str) {
+        let now = OffsetDateTime::now_utc();
+        let Some(certificate) = self.store.certificate(name) else { return };
+        let (Some(leaf), Some((key, issuer))) = (certificate.leaf(), self.acme_issuer_in_use(name)) else { return };
+        if !self.window().is_read {
+            // Another source has loaded the certificate.
+            let metadata = self.plan.storage.load(&key::certificate(&key, name).metadata).ok().flatten();
+            *self.window() = Asked { is_read: true, told: metadata.as_deref().and_then(told), not_before: None };
+        }
+        let before = self.told_about(leaf);
+        let not_before = before.as_ref().map(|b| b.ask_again).max(self.window().not_before);
+        if certificate.validity.is_expired(now) || not_before.is_some_and(|t| t > now) {
+            return;
+        }
+        let asked = renewal_info::ask(issuer, leaf, before.as_ref());
+        let (told, not_before) = match tokio::time::timeout(WINDOW_LIMIT, asked).await {
+            Ok(Ok(Some(told))) => {
+                if before.as_ref().is_none_or(|before| before.window != told.window) {
+                    let (selected, why) = (text(told.selected), &told.explanation_url);
+                    tracing::info!(name, issuer = key, selected, why, "the CA told when to renew");
+                }
+                self.keep_window(name, &key, &told);
+                (Some(told), None)
+            }
+            Ok(Ok(None)) => (None, Some(now + WINDOW_UNKNOWN)),
+            Ok(Err(error)) => {
+                tracing::debug!(name, issuer = key, %error, "the CA does not tell when to renew");
+                (before, Some(now + WINDOW_RETRY))
+            }
+            Err(_) => (before, Some(now + WINDOW_RETRY)),
+        };
+        *self.window() = Asked { is_read: true, told, not_before };
+    }
+
+    fn window(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was told about this very certificate.
+    fn told_about(&self, leaf: &CertificateDer<'_>) -> Option<RenewalInfo> {
+        let told = self.window().told.clone()?;
+        renewal_info::identifier(leaf).is_some_and(|id| id == told.identifier).then_some(told)
+    }
+
+    /// The issuer of the certificate in use, when it speaks ACME, with its key.
+    fn acme_issuer_in_use(&self, name: &str) -> Option<(String, &AcmeIssuer)> {
+        let in_use = self.states.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.issuer.clone();
+        let issuer = self.automation.issuers.iter().find(|issuer| issuer_key(issuer) == in_use)?;
+        Some((in_use, issuer.acme()?))
+    }
+
+    /// Beside the certificate, as Caddy does.
+    fn keep_window(&self, name: &str, issuer: &str, told: &RenewalInfo) {
+        let (storage, key) = (&self.plan.storage, key::certificate(issuer, name).metadata);
+        let kept = || -> std::io::Result<()> {
+            let mut metadata: Value = serde_json::from_slice(&storage.load(&key)?.unwrap_or_default())?;
+            if !metadata.get("issuer_data").is_some_and(Value::is_object) {
+                metadata["issuer_data"] = json!({});
+            }
+            metadata["issuer_data"]["renewal_info"] = serde_json::to_value(told)?;
+            storage.store(&key, &serde_json::to_vec_pretty(&metadata)?)
+        };
+        if let Err(error) = kept() {
+            tracing::debug!(name, %error, "what the CA told is not kept: it will be asked again after a restart");
+        }
     }
 
     /// Has what can be had without asking anybody: what is kept, or what the internal CA makes.
@@ -49,13 +144,13 @@ impl Source {
             return;
         }
         if matches!(self.automation.issuers.first(), Some(Issuer::Internal(_))) {
-            self.obtain(name, 0).await;
+            let _ = self.obtain(name, 0).await;
         }
     }
 
-    /// Obtains a certificate from the first issuer that gives one; true when there is a good one then. One process at a
-    /// time does so for a name: another may have kept one meanwhile, which is then used.
-    pub async fn obtain(&self, name: &str, failures: usize) -> bool {
+    /// Obtains a certificate from the first issuer that gives one. One process at a time does so for a name: another may
+    /// have kept one meanwhile, which is then used.
+    pub async fn obtain(&self, name: &str, failures: usize) -> Result<(), Failure> {
         // A storage that cannot be written must not stop a certificate that can be had without it.
         let _lock = match self.plan.storage.lock(&format!("issue_cert_{name}")).await {
             Ok(lock) => Some(lock),
@@ -66,79 +161,93 @@ impl Source {
         };
         let now = OffsetDateTime::now_utc();
         if self.load_kept(name, now) && self.due(name).is_some_and(|due| due > now) {
-            return true;
+            return Ok(());
         }
-        let mut why = String::new();
+        let (mut why, mut retry_after) = (String::new(), None);
         for issuer in &self.automation.issuers {
-            match self.issue(name, issuer, failures, now).await {
-                Ok(issued) => {
-                    if self.take(name, &issuer_key(issuer), &issued) {
-                        return true;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(name, issuer = issuer_key(issuer), error, "no certificate");
-                    why = error;
+            let key = issuer_key(issuer);
+            let result = self.issue(name, issuer, &key, failures, now).await;
+            match result.and_then(|issued| self.take(name, &key, issuer, &issued, now)) {
+                Ok(()) => return Ok(()),
+                Err(failed) => {
+                    why = failed.error.to_string();
+                    retry_after = retry_after.max(failed.retry_after);
+                    tracing::error!(name, issuer = key, error = why, "no certificate");
                 }
             }
         }
         self.note(name, |state| state.error.clone_from(&why));
-        false
+        Err(Failure { retry_after })
     }
 
-    async fn issue(&self, name: &str, issuer: &Issuer, failures: usize, now: OffsetDateTime) -> Result<Issued, String> {
+    async fn issue(
+        &self,
+        name: &str,
+        issuer: &Issuer,
+        key: &str,
+        failures: usize,
+        now: OffsetDateTime,
+    ) -> Result<Issued, Failed> {
         match issuer {
             Issuer::Internal(internal) => self.issue_internal(name, internal, now),
             Issuer::Acme(acme) => {
                 let around = Surroundings {
                     storage: &self.plan.storage,
                     key_type: self.automation.key_type,
+                    key: self.automation.reuse_private_keys.then(|| self.kept_key(name, key)).flatten(),
+                    must_staple: self.automation.must_staple,
                     kinds: &self.plan.challenges,
                     failures,
+                    replaces: self.replaced(name, key).filter(|_| failures != WITHOUT_REPLACES),
                 };
-                let limit = acme.acme_timeout.positive().unwrap_or(ACME_LIMIT);
-                match tokio::time::timeout(limit, acme::obtain(acme, name, &around)).await {
-                    Ok(result) => result.map_err(|e| e.to_string()),
-                    Err(_) => Err(format!("the CA did not give a certificate within {} s", limit.as_secs())),
-                }
+                acme::obtain(acme, name, &around).await
             }
             // Refused when the configuration is compiled.
-            Issuer::Zerossl(_) => Err("ZeroSSL's own API is not supported".into()),
+            Issuer::Zerossl(_) => Err(AcmeError::told("ZeroSSL's own API is not supported").into()),
         }
     }
 
-    fn issue_internal(&self, name: &str, internal: &InternalIssuer, now: OffsetDateTime) -> Result<Issued, String> {
+    fn kept_key(&self, name: &str, issuer: &str) -> Option<String> {
+        let kept = self.plan.storage.load(&key::certificate(issuer, name).private_key).ok()??;
+        String::from_utf8(kept).ok()
+    }
+
+    /// The certificate in use, for a CA that told when it is to be renewed.
+    fn replaced(&self, name: &str, issuer: &str) -> Option<String> {
+        let (in_use, _) = self.acme_issuer_in_use(name)?;
+        let certificate = self.store.certificate(name).filter(|_| in_use == issuer)?;
+        self.told_about(certificate.leaf()?).map(|told| told.identifier)
+    }
+
+    fn issue_internal(&self, name: &str, internal: &InternalIssuer, now: OffsetDateTime) -> Result<Issued, Failed> {
         let id = if internal.ca.is_empty() { LOCAL } else { &internal.ca };
         let settings = self.plan.authorities.get(id).cloned().unwrap_or_default();
-        let authority = Authority::open(&self.plan.storage, id, &settings, now).map_err(|e| e.to_string())?;
+        let authority = Authorities::shared().open(&self.plan.storage, id, &settings, now);
         let lifetime = internal.lifetime.positive().unwrap_or(INTERNAL_LIFETIME);
-        authority
-            .issue(name, lifetime, self.automation.key_type, internal.sign_with_root, now)
-            .map_err(|e| e.to_string())
+        let key_type = self.automation.key_type;
+        let issued = authority.and_then(|a| a.issue(name, lifetime, key_type, internal.sign_with_root, now));
+        issued.map_err(|e| AcmeError::told(e).into())
     }
 
     /// Serves a new certificate from now on, and keeps it.
-    fn take(&self, name: &str, issuer: &str, issued: &Issued) -> bool {
-        let certificate = match Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes(), Vec::new()) {
-            Ok(certificate) => certificate,
-            Err(error) => {
-                tracing::error!(name, issuer, %error, "the issued certificate is not usable");
-                self.note(name, |state| state.error = error.to_string());
-                return false;
-            }
-        };
-        tracing::info!(name, issuer, not_after = %text(certificate.validity.not_after), "certificate obtained");
-        self.serve(name, issuer, certificate);
-        if let Err(error) = self.keep(name, issuer, issued) {
+    fn take(&self, name: &str, key: &str, issuer: &Issuer, issued: &Issued, now: OffsetDateTime) -> Result<(), Failed> {
+        let unusable = |e: String| Failed::from(AcmeError::told(format!("the issued certificate is not usable: {e}")));
+        let certificate = Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes(), Vec::new())
+            .map_err(|e| unusable(e.to_string()))?;
+        renewal::check_issued(&certificate, name, now).map_err(unusable)?;
+        tracing::info!(name, issuer = key, not_after = %text(certificate.validity.not_after), "certificate obtained");
+        self.serve(name, key, certificate, None);
+        if let Err(error) = self.keep(name, key, issuer, issued) {
             // It is served from memory all the same.
             tracing::error!(name, %error, "the certificate cannot be kept: it will be obtained anew after a restart");
         }
-        true
+        Ok(())
     }
 
-    fn keep(&self, name: &str, issuer: &str, issued: &Issued) -> std::io::Result<()> {
-        let keys = key::certificate(issuer, name);
-        let metadata = Metadata { sans: [name], issuer_data: Value::Null };
+    fn keep(&self, name: &str, key: &str, issuer: &Issuer, issued: &Issued) -> std::io::Result<()> {
+        let keys = key::certificate(key, name);
+        let issuer_data = issuer.acme().map_or(Value::Null, |issuer| json!({ "ca": acme::directory(issuer) }));
+        let metadata = Metadata { sans: [name], issuer_data };
         let storage = &self.plan.storage;
         storage.store(&keys.private_key, issued.key.as_bytes())?;
         storage.store(&keys.chain, issued.chain.as_bytes())?;
@@ -161,7 +270,7 @@ impl Source {
             match Certificate::from_pem(&chain, &private_key, Vec::new()) {
                 Ok(certificate) if certificate.validity.is_expired(now) => {}
                 Ok(certificate) => {
-                    self.serve(name, &issuer, certificate);
+                    self.serve(name, &issuer, certificate, read(&keys.metadata).as_deref().and_then(told));
                     return true;
                 }
                 Err(error) => tracing::warn!(name, issuer, %error, "the certificate kept is not usable"),
@@ -170,7 +279,8 @@ impl Source {
         false
     }
 
-    fn serve(&self, name: &str, issuer: &str, certificate: Certificate) {
+    fn serve(&self, name: &str, issuer: &str, certificate: Certificate, told: Option<RenewalInfo>) {
+        *self.window() = Asked { is_read: true, told, not_before: None };
         let not_after = text(certificate.validity.not_after);
         self.store.put(name, certificate);
         self.note(name, |state| {
@@ -197,6 +307,12 @@ pub fn issuer_key(issuer: &Issuer) -> String {
         Issuer::Acme(acme) => key::issuer(acme::directory(acme)),
         Issuer::Zerossl(_) => "zerossl".to_owned(),
     }
+}
+
+/// What a CA told, from the metadata beside a certificate.
+fn told(metadata: &[u8]) -> Option<RenewalInfo> {
+    let metadata: Value = serde_json::from_slice(metadata).ok()?;
+    serde_json::from_value(metadata.get("issuer_data")?.get("renewal_info")?.clone()).ok()
 }
 
 fn text(time: OffsetDateTime) -> String {

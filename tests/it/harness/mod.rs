@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod ca;
 pub mod client;
 pub mod llm_answers;
 pub mod llm_upstream;

@@ -1,0 +1,101 @@
+//! Internal authorities kept open: reading and checking their four files for every certificate would cost more than the
+//! certificate.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+
+use super::authority::{Authority, AuthorityError, AuthoritySettings};
+use crate::storage::FileStorage;
+use crate::storage::key::safe;
+
+/// By storage folder and id.
+#[derive(Default)]
+pub struct Authorities {
+    open: Mutex<HashMap<(PathBuf, String), Kept>>,
+}
+
+struct Kept {
+    authority: Arc<Authority>,
+    settings: AuthoritySettings,
+    stamp: Stamp,
+}
+
+/// When each file was last changed: another process, or the admin, may have put others there.
+type Stamp = [Option<SystemTime>; 4];
+
+impl Authorities {
+    /// Those of this process.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Authorities> = OnceLock::new();
+        SHARED.get_or_init(Self::default)
+    }
+
+    /// The authority as it is kept in memory, while its files and settings are the same and its intermediate is not due;
+    /// else [`Authority::open`].
+    ///
+    /// # Errors
+    /// As [`Authority::open`].
+    pub fn open(
+        &self,
+        storage: &FileStorage,
+        id: &str,
+        settings: &AuthoritySettings,
+        now: OffsetDateTime,
+    ) -> Result<Arc<Authority>, AuthorityError> {
+        let place = (storage.root().to_owned(), id.to_owned());
+        // Held while opening: two names that come at once must not make two roots.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = open.get(&place)
+            && kept.settings == *settings
+            && kept.stamp == stamp(storage, id, settings)
+            && !kept.authority.is_due(now)
+        {
+            return Ok(Arc::clone(&kept.authority));
+        }
+        let authority = Arc::new(Authority::open(storage, id, settings, now)?);
+        let stamp = stamp(storage, id, settings);
+        open.insert(place, Kept { authority: Arc::clone(&authority), settings: settings.clone(), stamp });
+        Ok(authority)
+    }
+}
+
+fn stamp(storage: &FileStorage, id: &str, settings: &AuthoritySettings) -> Stamp {
+    let kept = |file: &str| storage.modified(&format!("pki/authorities/{}/{file}", safe(id))).ok().flatten();
+    let given = |file: &str| std::fs::metadata(Path::new(file)).and_then(|meta| meta.modified()).ok();
+    let [certificate, key] = match &settings.root_files {
+        Some((certificate, key)) => [given(certificate), given(key)],
+        None => [kept("root.crt"), kept("root.key")],
+    };
+    [certificate, key, kept("intermediate.crt"), kept("intermediate.key")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_stays_open_until_its_files_change_or_its_intermediate_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(folder.path());
+        let (authorities, now) = (Authorities::default(), OffsetDateTime::now_utc());
+        let settings = AuthoritySettings::default();
+        let open = |now| authorities.open(&storage, "local", &settings, now).unwrap();
+        let first = open(now);
+        assert!(Arc::ptr_eq(&first, &open(now)));
+        let late = now + time::Duration::days(6);
+        let renewed = open(late);
+        assert!(!Arc::ptr_eq(&first, &renewed) && Arc::ptr_eq(&renewed, &open(late)));
+
+        // The files are taken away: another root is made, as if it had never been open.
+        storage.delete("pki").unwrap();
+        assert_ne!(open(late).root_pem(), first.root_pem());
+        let other = AuthoritySettings { name: "Other".into(), ..AuthoritySettings::default() };
+        let changed = authorities.open(&storage, "local", &other, late).unwrap();
+        assert!(!Arc::ptr_eq(&changed, &renewed));
+    }
+}
