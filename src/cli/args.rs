@@ -39,6 +39,10 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Show a record that `record` made, or list those of a folder
     Show(ShowArgs),
+    /// Have this machine trust the root certificate of the internal CA
+    Trust(TrustArgs),
+    /// Undo `trust`
+    Untrust(UntrustArgs),
     /// Make a token for a client, and the line of a token file that lets it in
     NewToken(NewTokenArgs),
     /// Print the hash of a token, read from standard input, for a token file
@@ -187,6 +191,27 @@ pub struct ShowArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct TrustArgs {
+    /// Which internal CA, by its name in the option `pki`
+    #[arg(long, value_name = "ID", default_value = crate::tls::automation::LOCAL)]
+    pub ca: String,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Another root of the file system
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    pub root: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct UntrustArgs {
+    #[command(flatten)]
+    pub of: TrustArgs,
+    /// The root certificate itself, PEM
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ca", "config"])]
+    pub cert: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

@@ -11,6 +11,7 @@ mod run;
 mod sample_llm;
 mod show;
 mod token;
+mod trust;
 mod validate;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ pub fn main() -> ExitCode {
         Command::Fmt(args) => fmt::fmt(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::NewToken(args) => token::new_token(&args),
+        Command::Trust(args) => trust::trust(&args),
+        Command::Untrust(args) => trust::untrust(&args),
         Command::HashToken(args) => token::hash_token(&args),
         Command::Completion { shell } => {
             use clap::CommandFactory;

@@ -133,7 +133,12 @@ impl Authority {
                     let common =
                         common_name(&settings.root_common_name, || format!("{name} - {} ECC Root", now.year()));
                     let made = Signer::make(&common, ROOT_LIFETIME, 1, None, now)?;
-                    made.store(storage, &key("root"))?
+                    let root = made.store(storage, &key("root"))?;
+                    tracing::info!(
+                        authority = id,
+                        "made a root certificate; `llmproxy trust`, run as root, has this machine trust it"
+                    );
+                    root
                 }
             },
         };

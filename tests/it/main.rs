@@ -44,3 +44,4 @@ mod sdk;
 mod secrets;
 mod streaming;
 mod token_commands;
+mod trust;
