@@ -166,8 +166,33 @@ pub struct MigrateArgs {
 
 #[derive(Subcommand)]
 pub enum MigrateFrom {
+    /// From a Caddyfile: what becomes of each line, certificates taken over, the steps to switch
+    Caddy(MigrateCaddyArgs),
     /// From the environment variables of gpt-reverse-proxy
     GptReverseProxy(MigrateEnvArgs),
+}
+
+#[derive(clap::Args)]
+pub struct MigrateCaddyArgs {
+    /// Caddyfile, or a configuration in Caddy's JSON [default: /etc/caddy/Caddyfile, ./Caddyfile]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Write the Proxyfile, and what it imports, here: a file or a folder; nothing is overwritten
+    #[arg(short, long, value_name = "FILE|FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Leave out the lines that stay the same
+    #[arg(long)]
+    pub brief: bool,
+    /// Copy Caddy's certificates, accounts and internal CA into the storage of llmproxy, or into FOLDER
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option)] // absent, without a folder, with one
+    pub copy_storage: Option<Option<PathBuf>>,
+    /// Where Caddy keeps them [default: looked for]
+    #[arg(long, value_name = "FOLDER")]
+    pub storage: Option<PathBuf>,
+    /// File of KEY=value lines to add to the environment; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub envfile: Vec<PathBuf>,
 }
 
 #[derive(clap::Args)]

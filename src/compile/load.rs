@@ -68,7 +68,7 @@ pub fn load_config(source: &Source, registry: &'static Registry) -> Loaded {
     let (env, env_diagnostics) = environment(&source.env_files);
     env::set_current(Arc::clone(&env));
     let mut loaded = match source.format {
-        Format::Proxyfile => load_proxyfile(source, &env, registry),
+        Format::Proxyfile => adapt_tree(read_tree(source, &env, registry), registry),
         Format::Json => load_json(&source.path, source.text.as_deref()),
     };
     loaded.diagnostics.splice(0..0, env_diagnostics);
@@ -79,6 +79,33 @@ pub fn load_config(source: &Source, registry: &'static Registry) -> Loaded {
     loaded
 }
 
+/// The lines of a Proxyfile and of all that it imports.
+#[must_use]
+pub fn load_tree(source: &Source, registry: &'static Registry) -> expand::Loaded {
+    let (env, env_diagnostics) = environment(&source.env_files);
+    env::set_current(Arc::clone(&env));
+    let mut read = read_tree(source, &env, registry);
+    read.diagnostics.splice(0..0, env_diagnostics);
+    read
+}
+
+/// Adapts a tree that was read before.
+#[must_use]
+pub fn adapt_tree(read: expand::Loaded, registry: &'static Registry) -> Loaded {
+    let resolved = resolve::resolve(&read.file, &read.sources, registry);
+    let mut diagnostics = read.diagnostics;
+    diagnostics.extend(resolved.diagnostics);
+    let refused = diagnostics.iter().any(Diagnostic::is_error);
+    Loaded {
+        config: (!refused).then_some(resolved.config),
+        sources: read.sources,
+        diagnostics,
+        watched: read.watched,
+        secrets: resolved.secrets,
+        spans: resolved.spans,
+    }
+}
+
 /// Reads, adapts and compiles. The runtime is `None` when there are errors.
 #[must_use]
 pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Runtime>, Loaded) {
@@ -87,7 +114,9 @@ pub fn load_runtime(source: &Source, registry: &'static Registry) -> (Option<Run
     (runtime, loaded)
 }
 
-fn compile(mut loaded: Loaded, registry: &'static Registry) -> (Option<Runtime>, Loaded) {
+/// The rest of the way for what was adapted. The runtime is `None` when there are errors.
+#[must_use]
+pub fn compile(mut loaded: Loaded, registry: &'static Registry) -> (Option<Runtime>, Loaded) {
     let Some(config) = &loaded.config else { return (None, loaded) };
     match super::compile(config, registry) {
         Ok(mut runtime) => {
@@ -128,22 +157,11 @@ fn environment(files: &[PathBuf]) -> (Arc<Env>, Vec<Diagnostic>) {
     (Arc::new(env), diagnostics)
 }
 
-fn load_proxyfile(source: &Source, env: &Env, registry: &'static Registry) -> Loaded {
+fn read_tree(source: &Source, env: &Env, registry: &'static Registry) -> expand::Loaded {
     let known = |name: &str| registry.directive(name).is_some();
-    let read = match &source.text {
+    match &source.text {
         Some(text) => expand::load_text(&source.path.display().to_string(), text, env, &known),
         None => expand::load(&source.path, env, &known),
-    };
-    let resolved = resolve::resolve(&read.file, &read.sources, registry);
-    let mut diagnostics = read.diagnostics;
-    diagnostics.extend(resolved.diagnostics);
-    Loaded {
-        config: Some(resolved.config),
-        sources: read.sources,
-        diagnostics,
-        watched: read.watched,
-        secrets: resolved.secrets,
-        spans: resolved.spans,
     }
 }
 

@@ -34,6 +34,7 @@ mod install;
 mod jwt_auth;
 mod listener_wrappers;
 mod migrate;
+mod migrate_caddy;
 mod models;
 mod ollama_compat;
 mod planted_secrets;

@@ -1,5 +1,6 @@
 //! `migrate`: a Proxyfile that does what another proxy's settings did.
 
+mod caddy;
 mod dotenv;
 mod gpt_reverse_proxy;
 
@@ -18,6 +19,7 @@ use gpt_reverse_proxy::Settings;
 
 pub fn migrate(args: &MigrateArgs) -> ExitCode {
     match &args.from {
+        MigrateFrom::Caddy(args) => caddy::migrate(args),
         MigrateFrom::GptReverseProxy(args) => from_gpt_reverse_proxy(args),
     }
 }
