@@ -1,4 +1,4 @@
-//! Room 2: outbound connections. Owns: dialling (TCP, unix, TLS, through proxies), connection pools, HTTP/1.1 and
+//! Room 2: outbound connections. Owns: DNS records, dialling (TCP, unix, TLS, through proxies), connection pools, HTTP/1.1 and
 //! HTTP/2 towards upstreams, their timeouts and the classing of their failures. Must not know: configuration, routes,
 //! which upstream was chosen or why.
 //!
@@ -7,9 +7,10 @@
 //! end of the body the connection goes back to the pool; dropped earlier, the connection (or HTTP/2 stream) closes at
 //! once, which is how a client that leaves cancels the upstream.
 //!
-//! Everything but [`simple`] needs a tokio `LocalRuntime` (or `LocalSet`): pools belong to one thread.
+//! Everything but [`simple`] and [`dns`] needs a tokio `LocalRuntime` (or `LocalSet`): pools belong to one thread.
 
 mod dial;
+pub mod dns;
 mod fault;
 mod h1;
 mod h2;

@@ -1,13 +1,14 @@
 //! How the certificates of a configuration are to be had: policies, issuers, storage and authorities, from its `tls`,
 //! `pki` and `storage` parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::auto_https::Additions;
+use super::dns_challenge;
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer, Pki};
@@ -30,17 +31,21 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
         let Policies { policies, renew_interval, .. } =
             cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
         plan.renew_interval = renew_interval.positive().unwrap_or(RENEW_INTERVAL);
-        let mut wanted: Vec<(String, Option<&String>)> =
+        let mut wanted: BTreeMap<String, Option<&String>> =
             names.iter().map(|(name, server)| (name.clone(), Some(server))).collect();
-        wanted.extend(named_by_tls(config).filter(|n| !names.contains_key(n) && !store.covers(n)).map(|n| (n, None)));
+        let named: BTreeSet<String> = named_by_tls(config).collect();
+        wanted.extend(named.iter().filter(|n| !names.contains_key(*n) && !store.covers(n)).map(|n| (n.clone(), None)));
         // One message for all names that share a fault.
         let mut refused: BTreeMap<Option<&String>, Vec<String>> = BTreeMap::new();
         let mut made: BTreeMap<usize, Arc<Automation>> = BTreeMap::new();
-        for (name, server) in wanted {
+        for (name, server) in wanted.clone() {
+            // `force_automate` and its kin ask for one all the same.
+            if has_wildcard(&name, &wanted) && !named.contains(&name) {
+                continue;
+            }
             let chosen = choose(&policies, &name);
             let automation = made.entry(chosen).or_insert_with(|| Arc::new(automation(&policies, chosen)));
-            // A wildcard is proved over DNS alone (RFC 8555 section 7.1.3, the CAs' rules).
-            if name.starts_with("*.") && !automation.issuers.iter().any(|i| matches!(i, Issuer::Internal(_))) {
+            if name.starts_with("*.") && !automation.issuers.iter().any(gives_wildcards) {
                 refused.entry(server).or_default().push(name);
             } else {
                 plan.names.insert(name, Arc::clone(automation));
@@ -55,15 +60,30 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
 
 fn refuse(server: Option<&String>, names: &[String], cx: &mut CompileCx<'_>) {
     let message = format!(
-        "no certificate for `{}`: a CA gives those for wildcards over DNS alone, and the DNS challenge is not supported by this version of llmproxy",
+        "no certificate for `{}`: a CA gives those for wildcards over the DNS challenge alone, and none is configured",
         names.join("`, `")
     );
     let error = CompileError::new("no-certificate", message)
-        .help("name the hosts one by one, give certificate files with `tls CERT KEY`, or use the internal CA with `tls internal`");
+        .help("set a provider with `tls { dns … }` or the option `acme_dns`, name the hosts one by one, give certificate files with `tls CERT KEY`, or use the internal CA with `tls internal`");
     match server {
         Some(server) => cx.at("http", |cx| cx.at("servers", |cx| cx.at(server, |cx| cx.report(error)))),
         None => cx.at("tls", |cx| cx.at("certificates", |cx| cx.at("automate", |cx| cx.report(error)))),
     }
+}
+
+/// A wildcard is proved over DNS alone (RFC 8555 section 7.1.3, the CAs' rules).
+fn gives_wildcards(issuer: &Issuer) -> bool {
+    match issuer {
+        Issuer::Internal(_) => true,
+        Issuer::Acme(acme) => acme::dns::of(acme).is_some(),
+        Issuer::Zerossl(_) => false,
+    }
+}
+
+/// Whether the certificate of a wildcard that is wanted too is good for the name (Caddy's rule).
+fn has_wildcard(name: &str, wanted: &BTreeMap<String, Option<&String>>) -> bool {
+    let parent = name.split_once('.').filter(|_| subject::parse_ip(name).is_none());
+    parent.is_some_and(|(label, parent)| label != "*" && wanted.contains_key(&format!("*.{parent}")))
 }
 
 /// Names that the configuration asks for whether or not a site serves them.
@@ -76,13 +96,16 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {
     let Some(value) = config.apps.tls.as_ref().and_then(|tls| tls.automation.as_ref()) else {
         return Policies::default();
     };
-    let read: Policies = match read_value(value) {
+    let mut read: Policies = match read_value(value) {
         Ok(read) => read,
         Err(error) => {
             cx.report(error);
             return Policies::default();
         }
     };
+    if let Some(app) = &config.apps.tls {
+        cx.at("policies", |cx| dns_challenge::complete(&mut read.policies, app, cx));
+    }
     for (i, policy) in read.policies.iter().enumerate() {
         if KeyType::named(&policy.key_type).is_none() {
             let error = CompileError::not_supported(format_args!("key type `{}`", policy.key_type));
@@ -109,11 +132,7 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {
 
 /// What an ACME issuer asks for and cannot have yet.
 fn unsupported_acme(acme: &AcmeIssuer) -> Vec<&'static str> {
-    let dns = acme.challenges.as_ref().is_some_and(|c| c.dns.is_some());
-    [(dns, "the DNS challenge"), (acme::proxy(acme).is_err(), "this proxy of an issuer's own")]
-        .into_iter()
-        .filter_map(|(told, what)| told.then_some(what))
-        .collect()
+    if acme::proxy(acme).is_err() { vec!["this proxy of an issuer's own"] } else { Vec::new() }
 }
 
 /// Numbers that stand for policies that a configuration does not write.

@@ -8,6 +8,7 @@
 pub mod address;
 mod auto_https;
 pub mod automation;
+mod dns_challenge;
 mod host_index;
 mod lints;
 pub mod load;

@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::dns_challenge;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{Automation, AutomationPolicy};
 use crate::config::types::TlsApp;
@@ -63,13 +64,13 @@ pub fn refuse_unsupported(app: &TlsApp, cx: &mut CompileCx<'_>) {
     let parts = [
         ("encrypted_client_hello", app.encrypted_client_hello.is_some(), "Encrypted ClientHello (`ech`)"),
         ("session_tickets", app.session_tickets.is_some(), "configuration of session tickets"),
-        ("dns", app.dns.is_some(), "the DNS challenge"),
     ];
     for (field, is_set, what) in parts {
         if is_set {
             cx.at(field, |cx| cx.report(CompileError::not_supported(what)));
         }
     }
+    dns_challenge::provider_of_app(app, cx);
     if app.automation.is_some() {
         cx.at("automation", |cx| refuse_on_demand(app.automation.as_ref(), cx));
     }

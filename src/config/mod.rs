@@ -9,6 +9,7 @@
 
 pub mod compile_cx;
 pub mod directive_cx;
+pub mod dns_provider;
 pub mod duration;
 pub mod expand;
 pub mod log_types;

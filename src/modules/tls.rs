@@ -15,6 +15,33 @@
 //!
 //! One word is `internal` (a CA of our own), `force_automate` or the address for an ACME account; two are a certificate and
 //! its key. `issuer` names certificate issuers; the lines `ca`, `ca_root`, `eab`, `dns`, … adapt the default ones.
+//!
+//! **The DNS challenge** proves a name by a TXT record `_acme-challenge.NAME`, which a *provider* sets and clears. It is the
+//! only way to a wildcard certificate of a public CA, and needs no open port. Where it is configured no other challenge is used.
+//!
+//! ```text
+//! *.example.com {
+//!     tls {
+//!         dns cloudflare {env.CF_API_TOKEN}
+//!     }
+//! }
+//! ```
+//!
+//! - `dns cloudflare TOKEN`: an API token with the permissions Zone:Read and DNS:Edit. In a block: `api_token`, `zone_token` (reads
+//!   the zones, where the other may not), `endpoint` (another URL of the API).
+//! - `dns exec PROGRAM [ARGS…]`: a program of yours, for any provider. It is run as `PROGRAM ARGS… set NAME VALUE` and later as
+//!   `PROGRAM ARGS… clear NAME VALUE`, such as `set _acme-challenge.example.com gfj9Xq…Rg85nM`, in the environment of llmproxy (with
+//!   `--envfile`) and `LLMPROXY_DNS_TTL` in seconds when `dns_ttl` is set. Exit status 0 means done. *set* must succeed when
+//!   the record is there already, *clear* when it is not; several values of one name may be set at a time, and each is cleared
+//!   alone. After a minute, or the `timeout` in its block, it is killed with everything it started. What it wrote to standard error
+//!   is told when it fails, up to 300 signs, without its arguments and without values of the environment.
+//! - `propagation_delay` waits before the first check; `propagation_timeout` (2m) is how long the record may take to appear at the
+//!   servers of its zone, `-1` turns the check off; `resolvers` are asked in place of the zone's servers; `dns_ttl` is the
+//!   record's life; `dns_challenge_override_domain` sets the record at another name, to which a CNAME of yours points.
+//!
+//! The record is cleared when the order is done, has failed or is given up. The option `acme_dns PROVIDER …` does all this for
+//! every site, `tls_resolvers` names resolvers for all. A site whose name a managed wildcard covers shares its certificate,
+//! unless it says `tls force_automate`.
 
 mod client_auth;
 
@@ -23,9 +50,9 @@ use serde_json::{Map, Value, json};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed, TlsValue};
-use crate::config::read::issuer::{self, dns_provider, dns_setting};
+use crate::config::read::issuer::{self, dns_setting};
 use crate::config::read::line::suggest;
-use crate::config::read::{Line, acme_defaults};
+use crate::config::read::{Line, acme_defaults, dns_provider};
 use crate::config::registry::{Directive, Doc};
 use crate::config::tls_types::{
     AcmeIssuer, CertificateSelection, ConnectionPolicy, ExternalAccount, InternalIssuer, Issuer,
@@ -47,6 +74,8 @@ pub const DIRECTIVE: Directive = Directive {
             "tls internal",
             "tls admin@example.com {\n\tca https://acme.example.com/directory\n\tkey_type p384\n}",
             "tls {\n\tprotocols tls1.2 tls1.3\n\tcurves x25519 secp256r1\n\talpn h2 http/1.1\n}",
+            "tls {\n\tdns cloudflare {env.CF_API_TOKEN}\n\tresolvers 1.1.1.1\n}",
+            "tls {\n\tdns exec /usr/local/bin/dns-record --zone example.com {\n\t\ttimeout 30s\n\t}\n\tpropagation_timeout 5m\n}",
             "tls {\n\tissuer acme {\n\t\tdir https://acme.example.com/directory\n\t\tdisable_http_challenge\n\t}\n\tissuer internal\n}",
         ],
         rejected: &[
@@ -56,7 +85,9 @@ pub const DIRECTIVE: Directive = Directive {
             ("tls {\n\tprotocols tls1.1\n}", "invalid-value"),
             ("tls {\n\tciphers TLS_RSA_WITH_RC4_128_SHA\n}", "invalid-value"),
             ("tls {\n\tissuer acne\n}", "unknown-module"),
-            ("tls {\n\tdns cloudflare TOKEN\n}", "unknown-module"),
+            ("tls {\n\tdns route53\n}", "unknown-module"),
+            ("tls {\n\tdns cloudflare\n}", "dns-provider-not-usable"),
+            ("tls {\n\tdns exec\n}", "wrong-argument-count"),
             ("tls {\n\tresolvers 1.1.1.1\n}", "contradicting-options"),
             ("tls internal {\n\tca https://acme.example.com\n}", "contradicting-options"),
             ("tls {\n\tprotocol tls1.3\n}", "unknown-subdirective"),
@@ -243,7 +274,7 @@ fn acme_option(line: &Line<'_>, read: &mut Read) -> Parsed<()> {
             read.acme.get_or_insert_default().external_account = Some(account);
         }
         "dns" => {
-            let provider = dns_provider(&line.module()?)?;
+            let provider = dns_provider::read(&line.module()?)?;
             read.acme.get_or_insert_default().dns().provider = Some(provider);
         }
         "dns_challenge_override_domain" => {

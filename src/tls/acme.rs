@@ -11,6 +11,7 @@ mod account;
 mod chains;
 mod challenge;
 mod directory;
+pub mod dns;
 mod eab;
 mod http;
 mod order;
@@ -98,6 +99,13 @@ pub fn directory(issuer: &AcmeIssuer) -> &str {
     if issuer.ca.is_empty() { LETS_ENCRYPT } else { &issuer.ca }
 }
 
+/// Longest that [`obtain`] may take.
+#[must_use]
+pub fn limit(issuer: &AcmeIssuer) -> Duration {
+    let wait = dns::of(issuer).map(dns::longest_wait).unwrap_or_default();
+    issuer.acme_timeout.positive().unwrap_or(LIMIT.saturating_add(wait))
+}
+
 fn test_directory(issuer: &AcmeIssuer) -> Option<&str> {
     match issuer.test_ca.as_str() {
         "" if directory(issuer) == LETS_ENCRYPT => Some(LETS_ENCRYPT_STAGING),
@@ -128,7 +136,7 @@ pub async fn obtain(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) 
 /// One attempt, bounded in time.
 async fn from_directory(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Issued, Failed> {
     let http = http::Http::new(issuer)?;
-    let limit = issuer.acme_timeout.positive().unwrap_or(LIMIT);
+    let limit = limit(issuer);
     let result = match tokio::time::timeout(limit, with_account(issuer, name, around, &http)).await {
         Ok(result) => result,
         Err(_) => Err(AcmeError(format!("the CA did not give a certificate within {} s", limit.as_secs()))),
@@ -142,9 +150,10 @@ async fn with_account(
     around: &Surroundings<'_>,
     http: &http::Http,
 ) -> Result<Issued, AcmeError> {
+    let kinds = kinds(issuer, name, around)?;
     let issuer_key = key::issuer(directory(issuer));
     let account = account::open(issuer, &issuer_key, around.storage, http.clone()).await?;
-    let result = ordered(issuer, &issuer_key, name, around, &account, http).await;
+    let result = ordered(issuer, &issuer_key, name, around, &kinds, &account, http).await;
     if result.is_ok() || !http.was_refused_as("accountDoesNotExist") {
         return result;
     }
@@ -152,7 +161,7 @@ async fn with_account(
     tracing::warn!(issuer = issuer_key, "the CA does not know the ACME account any more: another is made");
     account::forget(&account, issuer, &issuer_key, around.storage);
     let account = account::open(issuer, &issuer_key, around.storage, http.clone()).await?;
-    ordered(issuer, &issuer_key, name, around, &account, http).await
+    ordered(issuer, &issuer_key, name, around, &kinds, &account, http).await
 }
 
 async fn ordered(
@@ -160,16 +169,12 @@ async fn ordered(
     issuer_key: &str,
     name: &str,
     around: &Surroundings<'_>,
+    kinds: &[Kind],
     account: &account::Opened,
     http: &http::Http,
 ) -> Result<Issued, AcmeError> {
-    let mut kinds: Vec<Kind> = around.kinds.iter().copied().filter(|kind| kind.is_enabled(issuer)).collect();
-    fastrand::shuffle(&mut kinds);
-    if kinds.is_empty() {
-        return Err(AcmeError("no challenge can be answered: neither the HTTP nor the HTTPS port is listened on, or both challenges are disabled".into()));
-    }
     let mut last = None;
-    for kind in kinds {
+    for &kind in kinds {
         let order = order::Order { account, issuer, issuer_key, name, around, http };
         match order.run(kind).await {
             Ok(issued) => return Ok(issued),
@@ -184,4 +189,20 @@ async fn ordered(
         }
     }
     Err(last.unwrap_or_else(|| AcmeError("no challenge was tried".into())))
+}
+
+/// What to try, in this order: the DNS challenge alone where it is configured, as in Caddy; else those of our ports.
+fn kinds(issuer: &AcmeIssuer, name: &str, around: &Surroundings<'_>) -> Result<Vec<Kind>, AcmeError> {
+    if dns::of(issuer).is_some() {
+        return Ok(vec![Kind::Dns]);
+    }
+    if name.starts_with("*.") {
+        return Err(AcmeError("a wildcard is proved over DNS alone, and this issuer has no `dns` provider".into()));
+    }
+    let mut kinds: Vec<Kind> = around.kinds.iter().copied().filter(|kind| kind.is_enabled(issuer)).collect();
+    fastrand::shuffle(&mut kinds);
+    if kinds.is_empty() {
+        return Err(AcmeError("no challenge can be answered: neither the HTTP nor the HTTPS port is listened on, or both challenges are disabled".into()));
+    }
+    Ok(kinds)
 }

@@ -11,6 +11,7 @@ mod harness;
 mod access_log;
 mod acme;
 mod acme_bad;
+mod acme_dns;
 mod auth_token;
 mod auth_token_rights;
 mod auto_https;

@@ -47,8 +47,11 @@ pub fn fill_in(issuer: &mut AcmeIssuer, options: &BTreeMap<String, Value>) {
     {
         issuer.trusted_roots_pem_files.push(root.to_owned());
     }
-    if options.contains_key("acme_dns") {
-        issuer.dns();
+    if let Some(global) = options.get("acme_dns") {
+        let dns = issuer.dns();
+        if let (Some(global), None) = (global.as_object(), &dns.provider) {
+            dns.provider = Some(global.clone());
+        }
     }
     if let (Some(account), None) = (options.get("acme_eab"), &issuer.external_account) {
         issuer.external_account = serde_json::from_value(account.clone()).ok();

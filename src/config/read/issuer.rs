@@ -1,6 +1,7 @@
 //! Certificate issuers (`issuer` in `tls`, the option `cert_issuer`) and what they share with other lines: settings of
 //! the DNS challenge, preferred chains.
 
+use super::dns_provider;
 use super::line::Line;
 use crate::base::diagnostic::Diagnostic;
 use crate::config::directive_cx::Parsed;
@@ -8,7 +9,6 @@ use crate::config::nanos::Nanos;
 use crate::config::tls_types::{
     AcmeIssuer, ChainPreference, DnsChallenge, ExternalAccount, InternalIssuer, Issuer, ZeroSslIssuer,
 };
-use crate::config::types::Module;
 
 const ISSUERS: &[&str] = &["acme", "internal", "zerossl"];
 const ACME: &[&str] = &[
@@ -69,14 +69,6 @@ pub fn dns_setting<'d>(line: &Line<'_>, dns: impl FnOnce() -> &'d mut DnsChallen
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-/// `line` begins with the provider's name. There is none yet: each is a plugin in Caddy as well.
-pub fn dns_provider(line: &Line<'_>) -> Parsed<Module> {
-    let d = line.unknown_module("DNS provider", &[]);
-    Err(Box::new(
-        d.help("DNS providers are plugins, in Caddy too; none is built in, so the DNS challenge cannot be used"),
-    ))
 }
 
 /// `preferred_chains smallest` or a block that names common names.
@@ -158,7 +150,7 @@ fn acme_option(option: &Line<'_>, out: &mut AcmeIssuer) -> Parsed<()> {
             out.dns();
         }
         "dns" => {
-            let provider = dns_provider(&option.module()?)?;
+            let provider = dns_provider::read(&option.module()?)?;
             out.dns().provider = Some(provider);
         }
         "dns_challenge_override_domain" => {
@@ -204,7 +196,7 @@ fn zerossl(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<ZeroSsl
             "validity_days" => out.validity_days = option.integer()?,
             "alt_http_port" => out.alternate_http_port = option.integer()?,
             "dns" => {
-                let provider = dns_provider(&option.module()?)?;
+                let provider = dns_provider::read(&option.module()?)?;
                 out.cname_validation.get_or_insert_default().provider = Some(provider);
             }
             _ => {

@@ -2,6 +2,7 @@
 //! a [`Line`], which knows no directive, into the typed forms.
 
 pub mod acme_defaults;
+pub mod dns_provider;
 pub mod issuer;
 pub mod line;
 pub mod log;

@@ -3,7 +3,8 @@
 //! | option | form |
 //! |---|---|
 //! | `email`, `acme_ca`, `acme_ca_root`, `key_type`, `default_sni`, `fallback_sni` | string |
-//! | `acme_dns` | null: the DNS challenge with the provider of `dns`, of which there is none yet |
+//! | `acme_dns` | `{"name": …}`; null: the DNS challenge with the provider of `dns` |
+//! | `dns` | `{"name": …}` |
 //! | `acme_eab` | `tls_types::ExternalAccount` |
 //! | `cert_issuer` | array of `tls_types::Issuer` |
 //! | `local_certs`, `skip_install_trust` | `true` |
@@ -22,7 +23,7 @@ use super::options::{Reader, duration_option, flag, only_off, push, set, text};
 use crate::base::diagnostic::Diagnostic;
 use crate::config::directive_cx::{FileCx, Parsed};
 use crate::config::read::line::{duration, suggest};
-use crate::config::read::{Line, issuer};
+use crate::config::read::{Line, dns_provider, issuer};
 use crate::config::tls_types::{ExternalAccount, Issuer, OnDemand};
 use crate::config::types::Module;
 use crate::syntax::tree::Node;
@@ -66,7 +67,8 @@ pub(super) fn check(nodes: &[Node], cx: &mut FileCx<'_>) {
         let d = Diagnostic::error("contradicting-options", message).at(issuer.span(), "");
         cx.diagnostics.push(d.also(local.span(), "given here").help("write `cert_issuer internal` for the own CA"));
     }
-    if let Some(dns) = line("acme_dns").filter(|_| cx.options.contains_key("acme_dns"))
+    if let Some(dns) = line("acme_dns").filter(|_| cx.options.get("acme_dns").is_some_and(Value::is_null))
+        && !cx.options.contains_key("dns")
         && local_certs.is_none()
         && (!has_issuers(cx) || issuers(cx).iter().any(|issuer| issuer.acme().is_some()))
     {
@@ -127,15 +129,13 @@ fn acme_eab(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
 }
 
 fn acme_dns(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
-    if !line.args.is_empty() {
-        issuer::dns_provider(&line.module()?)?;
-    }
-    set(cx, line, Value::Null);
+    let provider = if line.args.is_empty() { Value::Null } else { dns_provider::read(&line.module()?)?.into() };
+    set(cx, line, provider);
     Ok(())
 }
 
 fn dns(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
-    let provider = issuer::dns_provider(&line.module()?)?;
+    let provider = dns_provider::read(&line.module()?)?;
     set(cx, line, provider);
     Ok(())
 }
@@ -144,7 +144,7 @@ fn dns(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
 fn ech(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
     let names = line.some()?;
     line.each(&mut cx.diagnostics, |option, _| match option.name() {
-        "dns" => issuer::dns_provider(&option.module()?).map(drop),
+        "dns" => dns_provider::read(&option.module()?).map(drop),
         _ => Err(option.unknown("ech", &["dns"])),
     });
     let configs: Vec<Value> = names.iter().map(|name| json!({ "public_name": name })).collect();

@@ -79,6 +79,7 @@ pub fn record(
         policies(spans, &pointer, server, &of_server);
     }
     certificates(spans, config, sites);
+    automation(spans, config, sites, option("acme_dns"));
     logs(spans, config, globals, sites);
 }
 
@@ -93,6 +94,24 @@ fn policies(spans: &mut BTreeMap<String, Span>, server_pointer: &str, server: &S
         let span = sites.iter().filter(|site| is_for(site)).find_map(|site| site.tls.first().map(|(_, span)| *span));
         if let Some(span) = span {
             spans.insert(format!("{server_pointer}/tls_connection_policies/{i}"), span);
+        }
+    }
+}
+
+/// An automation policy stands where the `tls` line of a site that it is for does, if there is one; a DNS challenge
+/// otherwise where `acme_dns` does.
+fn automation(spans: &mut BTreeMap<String, Span>, config: &Config, sites: &[SiteInfo], acme_dns: Option<Span>) {
+    let policies = config.apps.tls.as_ref().and_then(|tls| tls.automation.as_ref()?.get("policies")?.as_array());
+    for (i, policy) in policies.into_iter().flatten().enumerate() {
+        let pointer = format!("/apps/tls/automation/policies/{i}");
+        let subjects: Vec<&str> =
+            policy.get("subjects").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let is_for = |site: &&SiteInfo| site.keys.iter().any(|key| subjects.contains(&key.address.host.as_str()));
+        if let Some((_, span)) = sites.iter().filter(is_for).find_map(|site| site.tls.first()) {
+            spans.entry(pointer).or_insert(*span);
+        } else if let Some(span) = acme_dns {
+            let issuers = policy.get("issuers").and_then(Value::as_array).map_or(0, Vec::len);
+            spans.extend((0..issuers).map(|j| (format!("{pointer}/issuers/{j}/challenges/dns"), span)));
         }
     }
 }

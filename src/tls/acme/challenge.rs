@@ -1,4 +1,5 @@
 //! Challenges that a CA may ask us about at this moment: over HTTP (RFC 8555 section 8.3) or in a TLS handshake (RFC 8737).
+//! Those that it looks for in the DNS are set by [`super::dns`].
 //!
 //! They are also kept in the storage, as Caddy keeps them, so that any process on it can answer for the one that ordered.
 
@@ -27,6 +28,7 @@ pub const ACME_TLS: &[u8] = b"acme-tls/1";
 pub enum Kind {
     Http,
     TlsAlpn,
+    Dns,
 }
 
 impl Kind {
@@ -36,15 +38,17 @@ impl Kind {
         match self {
             Self::Http => "http-01",
             Self::TlsAlpn => "tls-alpn-01",
+            Self::Dns => "dns-01",
         }
     }
 
     #[must_use]
     pub fn is_enabled(self, issuer: &AcmeIssuer) -> bool {
-        let Some(challenges) = &issuer.challenges else { return true };
+        let Some(challenges) = &issuer.challenges else { return self != Self::Dns };
         let told = match self {
             Self::Http => &challenges.http,
             Self::TlsAlpn => &challenges.tls_alpn,
+            Self::Dns => return challenges.dns.is_some(),
         };
         !told.as_ref().is_some_and(|c| c.disabled)
     }

@@ -21,7 +21,7 @@ use super::challenge::{Board, Challenge, Identifier, Kind, Open};
 use super::directory::Directory;
 use super::http::Http;
 use super::signed::Signer;
-use super::{AcmeError, Surroundings, chains, directory};
+use super::{AcmeError, Surroundings, chains, directory, dns};
 use crate::config::tls_types::AcmeIssuer;
 use crate::storage::key::safe;
 use crate::tls::authority::Issued;
@@ -37,6 +37,22 @@ const RESUMES: u32 = 2;
 const TLS_FEATURE: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
 /// A sequence of the one number 5, `status_request`.
 const STATUS_REQUEST: [u8; 5] = [0x30, 0x03, 0x02, 0x01, 0x05];
+
+/// Answers to challenges, for as long as the CA may ask.
+#[derive(Default)]
+struct Held {
+    open: Vec<Open>,
+    records: Vec<dns::Standing>,
+}
+
+impl Held {
+    /// Dropped instead, records are cleared in the background.
+    async fn let_go(self) {
+        for record in self.records {
+            record.clear().await;
+        }
+    }
+}
 
 /// An order as it is kept. Holds a private key: no `Debug`.
 #[derive(Serialize, Deserialize)]
@@ -169,8 +185,9 @@ impl Order<'_> {
 
     async fn complete(&self, order: &mut instant_acme::Order, kind: Kind, key: &KeyPair) -> Result<String, AcmeError> {
         if order.state().status == OrderStatus::Pending {
-            let _open = self.answer(order, kind).await?;
+            let held = self.answer(order, kind).await?;
             let status = order.poll_ready(&PATIENCE).await;
+            held.let_go().await;
             if !matches!(status, Ok(OrderStatus::Ready)) {
                 let why = self.why_invalid(order).await;
                 let said = status.err().map_or_else(|| "the CA refused".to_owned(), |e| e.to_string());
@@ -212,8 +229,8 @@ impl Order<'_> {
     }
 
     /// Puts up the answers of all open authorisations and tells the CA to look.
-    async fn answer(&self, order: &mut instant_acme::Order, kind: Kind) -> Result<Vec<Open>, AcmeError> {
-        let mut open = Vec::new();
+    async fn answer(&self, order: &mut instant_acme::Order, kind: Kind) -> Result<Held, AcmeError> {
+        let mut held = Held::default();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(|e| AcmeError::new("reading an authorisation", e))?;
@@ -223,10 +240,17 @@ impl Order<'_> {
             let wanted = match kind {
                 Kind::Http => ChallengeType::Http01,
                 Kind::TlsAlpn => ChallengeType::TlsAlpn01,
+                Kind::Dns => ChallengeType::Dns01,
             };
             let Some(mut challenge) = authorization.challenge(wanted) else {
                 return Err(AcmeError::new(kind.name(), "the CA does not offer this challenge"));
             };
+            if let (Kind::Dns, Some(settings)) = (kind, dns::of(self.issuer)) {
+                let value = challenge.key_authorization().dns_value();
+                held.records.push(dns::present(settings, self.name, value).await?);
+                challenge.set_ready().await.map_err(|e| AcmeError::new("starting the challenge", e))?;
+                continue;
+            }
             let is_ip = parse_ip(self.name).is_some();
             let answer = Challenge {
                 r#type: kind.name().to_owned(),
@@ -237,10 +261,10 @@ impl Order<'_> {
                     value: self.name.to_owned(),
                 },
             };
-            open.push(Board::shared().put(answer, self.around.storage, self.issuer_key));
+            held.open.push(Board::shared().put(answer, self.around.storage, self.issuer_key));
             challenge.set_ready().await.map_err(|e| AcmeError::new("starting the challenge", e))?;
         }
-        Ok(open)
+        Ok(held)
     }
 
     /// What the CA says of the authorisation that failed.

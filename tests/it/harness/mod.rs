@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod client;
+pub mod cloudflare;
 pub mod llm_answers;
 pub mod llm_upstream;
 pub mod pebble;

@@ -13,6 +13,8 @@ pub struct Pebble {
     directory: tempfile::TempDir,
     port: u16,
     management: u16,
+    dns: u16,
+    dns_management: u16,
     /// Where it asks HTTP-01 and TLS-ALPN-01 challenges.
     pub http_port: u16,
     pub https_port: u16,
@@ -103,11 +105,26 @@ impl Pebble {
             assert!(began.elapsed() < Duration::from_secs(20), "pebble does not listen: {said}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { _processes: [resolver, pebble], directory, port, management, http_port, https_port }
+        Self { _processes: [resolver, pebble], directory, port, management, dns, dns_management, http_port, https_port }
     }
 
     pub fn url(&self) -> String {
         format!("https://localhost:{}/dir", self.port)
+    }
+
+    /// The DNS server that it asks, which knows every name.
+    pub fn resolver(&self) -> String {
+        format!("127.0.0.1:{}", self.dns)
+    }
+
+    /// Tells its DNS server something, such as `set-txt` (pebble-challtestsrv's management interface).
+    pub fn tell_dns(&self, action: &str, json: &serde_json::Value) {
+        tell_dns(self.dns_management, action, json);
+    }
+
+    /// The port on which its DNS server is told what to answer.
+    pub fn dns_management(&self) -> u16 {
+        self.dns_management
     }
 
     /// The root of its API's certificate, to be trusted by ACME clients.
@@ -140,4 +157,16 @@ impl Pebble {
             self.api_root().display(),
         )
     }
+}
+
+pub fn tell_dns(management: u16, action: &str, json: &serde_json::Value) {
+    let body = json.to_string();
+    let stream = std::net::TcpStream::connect(("127.0.0.1", management)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut connection = super::client::Connection::over(stream);
+    let length = body.len();
+    connection.send(format!(
+        "POST /{action} HTTP/1.1\r\nHost: dns\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
+    assert_eq!(connection.response().unwrap().status(), 200);
 }

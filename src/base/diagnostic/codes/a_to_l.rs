@@ -138,6 +138,14 @@ pub const CODES: &[Code] = &[
          site. A file with a single site may leave the braces out, but its first line is still the address.",
     ),
     (
+        "dns-provider-not-usable",
+        "the provider of the DNS challenge cannot be used",
+        "`dns exec PROGRAM` needs a program that is there and that the user llmproxy runs as may execute. `dns cloudflare TOKEN` \
+         needs an API token that may edit the zone's records; an `endpoint` of its own begins with `https://`. With placeholders \
+         such as `{env.CF_API_TOKEN}`, the variable must be set where llmproxy runs. `acme_dns` without a provider uses that of the \
+         option `dns`, which must then be there.",
+    ),
+    (
         "duplicate-host",
         "a host is listed twice in one matcher",
         "The names of a `host` matcher are compared without regard to case, and names beyond ASCII in their \
@@ -392,6 +400,12 @@ pub const CODES: &[Code] = &[
         "a regular expression is not usable",
         "The syntax is that of RE2: no look-around and no back-references, which keeps matching linear in the \
          length of the text.",
+    ),
+    (
+        "invalid-resolver",
+        "a DNS server is not usable",
+        "A DNS server is an address or a name, with a port where it is not 53: `1.1.1.1`, `[2606:4700:4700::1111]:53`, \
+         `dns.example.com:5353`. DNS over HTTPS or TLS is not spoken here.",
     ),
     (
         "invalid-rewrite",

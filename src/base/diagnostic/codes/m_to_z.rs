@@ -58,8 +58,9 @@ pub const CODES: &[Code] = &[
         "no-certificate",
         "a site has no certificate",
         "The site is to be served over HTTPS and no certificate for it is to be had: CAs give those for wildcards over the DNS \
-         challenge alone, which does not run yet. Name the hosts one by one, name certificate files with `tls CERT KEY`, use the \
-         internal CA with `tls internal`, or serve plain HTTP with `http://` in the address.",
+         challenge alone. Configure it with `tls { dns PROVIDER … }` or the option `acme_dns`, name the hosts one by one, name \
+         certificate files with `tls CERT KEY`, use the internal CA with `tls internal`, or serve plain HTTP with `http://` in the \
+         address.",
     ),
     (
         "no-jwt-key",

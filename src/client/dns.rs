@@ -1,0 +1,145 @@
+//! Names looked up with their records, at the system's servers or at chosen ones: what `getaddrinfo` does not tell.
+//!
+//! Off the request path. The library is named here alone. Answers are not kept: who asks wants to know what is there now.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+
+/// Longest that one server may take to answer; it is asked twice, then over TCP.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asked when the system names no server (Caddy's list).
+const PUBLIC: [IpAddr; 4] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(8, 8, 8, 8)),
+    IpAddr::V4(std::net::Ipv4Addr::new(8, 8, 4, 4)),
+    IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V4(std::net::Ipv4Addr::new(1, 0, 0, 1)),
+];
+
+/// Asks for records. Names are absolute, with or without the final dot.
+pub struct Dns {
+    resolver: TokioResolver,
+}
+
+/// Why there is no answer; that there are no such records is an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsError(String);
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DnsError {}
+
+impl Dns {
+    /// The servers of `/etc/resolv.conf`, which resolve any name.
+    ///
+    /// # Errors
+    /// When the library cannot be set up.
+    pub fn system() -> Result<Self, DnsError> {
+        let servers = match TokioResolver::builder_tokio() {
+            Ok(builder) => return Self::build(builder),
+            Err(error) => {
+                tracing::debug!(%error, "no DNS servers in /etc/resolv.conf: asking public ones");
+                PUBLIC.map(|ip| SocketAddr::new(ip, 53))
+            }
+        };
+        Self::at(&servers)
+    }
+
+    /// Exactly these servers.
+    ///
+    /// # Errors
+    /// When the library cannot be set up.
+    pub fn at(servers: &[SocketAddr]) -> Result<Self, DnsError> {
+        let servers = servers.iter().map(|address| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                connection.port = address.port();
+                connection
+            });
+            NameServerConfig::new(address.ip(), true, connections.into())
+        });
+        let config = ResolverConfig::from_name_servers(servers.collect());
+        Self::build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    }
+
+    fn build(mut builder: hickory_resolver::ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, DnsError> {
+        let options = builder.options_mut();
+        options.timeout = TIMEOUT;
+        options.attempts = 2;
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.try_tcp_on_error = true;
+        builder.build().map(|resolver| Self { resolver }).map_err(|e| DnsError(e.to_string()))
+    }
+
+    /// The texts of a name's TXT records, each with its pieces joined. An alias is followed.
+    pub async fn texts(&self, name: &str) -> Result<Vec<Vec<u8>>, DnsError> {
+        let of = |data: &RData| match data {
+            RData::TXT(text) => Some(text.txt_data.concat()),
+            _ => None,
+        };
+        self.records(name, RecordType::TXT, of).await
+    }
+
+    /// The name that this one is an alias of (CNAME).
+    pub async fn alias(&self, name: &str) -> Result<Option<String>, DnsError> {
+        let of = |data: &RData| match data {
+            RData::CNAME(target) => Some(target.0.to_ascii()),
+            _ => None,
+        };
+        Ok(self.records(name, RecordType::CNAME, of).await?.into_iter().next())
+    }
+
+    /// The servers of a zone; empty when the name is not the apex of one.
+    pub async fn servers(&self, zone: &str) -> Result<Vec<String>, DnsError> {
+        let of = |data: &RData| match data {
+            RData::NS(server) => Some(server.0.to_ascii()),
+            _ => None,
+        };
+        self.records(zone, RecordType::NS, of).await
+    }
+
+    /// Addresses of both families, IPv4 first.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, DnsError> {
+        let of = |data: &RData| match data {
+            RData::A(ip) => Some(IpAddr::V4(ip.0)),
+            RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+            _ => None,
+        };
+        let (v4, v6) = tokio::join!(self.records(name, RecordType::A, of), self.records(name, RecordType::AAAA, of));
+        match (v4, v6) {
+            (Err(error), Err(_)) => Err(error),
+            (v4, v6) => Ok(v4.into_iter().chain(v6).flatten().collect()),
+        }
+    }
+
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        of: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, DnsError> {
+        // With the dot, no search domain of the system is tried.
+        let name = format!("{}.", name.trim_end_matches('.'));
+        match self.resolver.lookup(name.as_str(), kind).await {
+            Ok(found) => Ok(found.answers().iter().filter_map(|record| of(&record.data)).collect()),
+            Err(error) if is_answer(&error) => Ok(Vec::new()),
+            Err(error) => Err(DnsError(format!("{kind} of {name} {error}"))),
+        }
+    }
+}
+
+/// "There is none" in one of its forms.
+fn is_answer(error: &NetError) -> bool {
+    error.is_no_records_found() || error.is_nx_domain()
+}
