@@ -66,12 +66,13 @@ fn done(result: Result<String, String>) -> ExitCode {
 /// The root certificate of an internal CA, with its file.
 fn find_root(args: &TrustArgs) -> Result<(PathBuf, CertificateDer<'static>), String> {
     let plan = if args.config.config.is_some() || default_file().is_ok() { Some(configured(args)?) } else { None };
-    let given = plan.as_ref().and_then(|plan| plan.authorities.get(&args.ca)?.root_files.as_ref());
-    if let Some((certificate, _)) = given {
+    let settings = plan.as_ref().and_then(|plan| plan.authorities.get(&args.ca)).cloned().unwrap_or_default();
+    if let Some((certificate, _)) = &settings.root_files {
         let file = PathBuf::from(certificate);
         return Ok((file.clone(), read(&file)?));
     }
-    let storage = plan.map_or_else(|| FileStorage::new(default_folder()), |plan| plan.storage.clone());
+    let storage = settings.storage.or(plan.map(|plan| plan.storage));
+    let storage = storage.unwrap_or_else(|| FileStorage::new(default_folder()));
     let mut folders = vec![storage.root().to_owned()];
     if storage.root() == default_folder() {
         folders.push(PathBuf::from(SERVICE_FOLDER));

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::authorities;
 use super::auto_https::Additions;
 use super::dns_challenge;
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
-use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer, Pki};
+use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer};
 use crate::config::types::Config;
 use crate::storage::FileStorage;
 use crate::tls::acme;
-use crate::tls::authority::AuthoritySettings;
 use crate::tls::automation::{Automation, Plan, RENEW_INTERVAL, RENEWAL_RATIO};
 use crate::tls::{CertStore, KeyType, subject};
 
@@ -25,7 +25,7 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
     let mut plan = Plan { storage, challenges: auto.challenges.clone(), ..Plan::default() };
     let names = &auto.names;
     cx.at("apps", |cx| {
-        cx.at("pki", |cx| plan.authorities = authorities(config.apps.pki.as_ref(), cx));
+        cx.at("pki", |cx| plan.authorities = authorities::authorities(config.apps.pki.as_ref(), cx));
         // For `acme_server`, which issues from the same authorities.
         cx.storage.clone_from(&plan.storage);
         let Policies { policies, renew_interval, .. } =
@@ -175,35 +175,6 @@ fn automation(policies: &[AutomationPolicy], chosen: usize) -> Automation {
         reuse_private_keys: policy.is_some_and(|p| p.reuse_private_keys),
         must_staple: policy.is_some_and(|p| p.must_staple),
     }
-}
-
-fn authorities(pki: Option<&Value>, cx: &mut CompileCx<'_>) -> BTreeMap<String, AuthoritySettings> {
-    let Some(pki) = pki else { return BTreeMap::new() };
-    let pki: Pki = match read_value(pki) {
-        Ok(read) => read,
-        Err(error) => {
-            cx.report(error);
-            return BTreeMap::new();
-        }
-    };
-    let mut out = BTreeMap::new();
-    for (id, ca) in pki.certificate_authorities {
-        cx.at("certificate_authorities", |cx| {
-            cx.at(&id, |cx| {
-                if ca.intermediate.is_some() {
-                    cx.report(CompileError::not_supported("an intermediate given as files"));
-                }
-                if ca.storage.is_some() {
-                    cx.report(CompileError::not_supported("a storage of one authority's own"));
-                }
-            });
-        });
-        let settings = AuthoritySettings::from(&ca);
-        cx.watched.extend(settings.root_files.iter().flat_map(|(c, k)| [PathBuf::from(c), PathBuf::from(k)]));
-        out.insert(id.clone(), settings);
-        cx.authorities.insert(id, ca);
-    }
-    out
 }
 
 /// The folder of the `storage` option, else the default one.

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod address;
+mod authorities;
 mod auto_https;
 pub mod automation;
 mod dns_challenge;
@@ -15,6 +16,7 @@ pub mod load;
 pub mod logs;
 pub mod runtime;
 mod server;
+mod storage;
 mod tls;
 pub mod wrappers;
 

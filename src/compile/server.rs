@@ -12,8 +12,8 @@ use super::address::ListenAddr;
 use super::auto_https::{self, Additions, REDIRECT_SERVER};
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
 use super::wrappers::wrappers;
-use super::{automation, host_index, logs, tls};
-use crate::config::compile_cx::{CompileCx, CompileError};
+use super::{automation, host_index, logs, storage, tls};
+use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
 use crate::config::types::{Config, HttpApp, Module, Server, module_id};
@@ -83,11 +83,10 @@ fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
             cx.at("admin", |cx| cx.report(error));
         }
     }
-    if let Some(storage) = &config.storage
-        && storage.get("module").and_then(Value::as_str) != Some("file_system")
+    if let Some(module) = &config.storage
+        && let Err(error) = read_value::<Module>(module).and_then(|module| storage::refuse(&module, false))
     {
-        let id = storage.get("module").and_then(Value::as_str).unwrap_or("").to_owned();
-        cx.at("storage", |cx| cx.report(CompileError::not_supported(format_args!("storage module `{id}`"))));
+        cx.at("storage", |cx| cx.report(error));
     }
     cx.at("apps", |cx| {
         for name in config.apps.other.keys() {

@@ -25,6 +25,9 @@ const RENEW: Duration = Duration::from_secs(5);
 const STALE: Duration = Duration::from_secs(10);
 /// How often to look whether a lock has become free.
 const POLL: Duration = Duration::from_millis(500);
+const BRIEF_POLL: Duration = Duration::from_millis(10);
+/// Long enough for the lock of a process that died to become stale.
+const BRIEF_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Serialize, Deserialize)]
 struct Stamp {
@@ -40,14 +43,56 @@ pub struct Lock {
     renewing: tokio::task::JoinHandle<()>,
 }
 
+/// A lock for the work of a moment, given back on drop. Its holder does not renew it: held longer than ten seconds, it
+/// is taken away.
+#[derive(Debug)]
+pub struct BriefLock {
+    path: PathBuf,
+}
+
+impl Drop for BriefLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 impl FileStorage {
+    /// Waits, blocking the thread, until the lock of this name is ours.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or others hold the lock for very long.
+    pub fn lock_briefly(&self, name: &str) -> io::Result<BriefLock> {
+        let path = self.lock_path(name)?;
+        let until = std::time::Instant::now() + BRIEF_LIMIT;
+        loop {
+            let now = OffsetDateTime::now_utc();
+            match create(&path, now) {
+                Ok(()) => return Ok(BriefLock { path }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            if is_stale(&path, now) {
+                take_away(&path, now);
+            } else if std::time::Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            } else {
+                std::thread::sleep(BRIEF_POLL);
+            }
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path(&format!("locks/{}.lock", safe(name)))?;
+        private_folder(path.parent().unwrap_or(self.root()))?;
+        Ok(path)
+    }
+
     /// Waits until the lock of this name is ours. Cancel-safe: what is dropped while waiting holds nothing.
     ///
     /// # Errors
     /// When the folder cannot be written.
     pub async fn lock(&self, name: &str) -> io::Result<Lock> {
-        let path = self.path(&format!("locks/{}.lock", safe(name)))?;
-        private_folder(path.parent().unwrap_or(self.root()))?;
+        let path = self.lock_path(name)?;
         loop {
             let now = OffsetDateTime::now_utc();
             match create(&path, now) {
@@ -143,6 +188,25 @@ mod tests {
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_brief_lock_is_held_by_one_thread_at_a_time() {
+        let (_folder, storage) = storage();
+        let (inside, most) = (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let _held = storage.lock_briefly("x").unwrap();
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        assert_eq!(storage.list("locks").unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub mod key;
 pub mod lock;
 
 pub use file::FileStorage;
-pub use lock::Lock;
+pub use lock::{BriefLock, Lock};

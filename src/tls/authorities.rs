@@ -65,13 +65,16 @@ impl Authorities {
 }
 
 fn stamp(storage: &FileStorage, id: &str, settings: &AuthoritySettings) -> Stamp {
+    let storage = settings.storage.as_ref().unwrap_or(storage);
     let kept = |file: &str| storage.modified(&format!("pki/authorities/{}/{file}", safe(id))).ok().flatten();
     let given = |file: &str| std::fs::metadata(Path::new(file)).and_then(|meta| meta.modified()).ok();
-    let [certificate, key] = match &settings.root_files {
+    let pair = |files: &Option<(String, String)>, stem: &str| match files {
         Some((certificate, key)) => [given(certificate), given(key)],
-        None => [kept("root.crt"), kept("root.key")],
+        None => [kept(&format!("{stem}.crt")), kept(&format!("{stem}.key"))],
     };
-    [certificate, key, kept("intermediate.crt"), kept("intermediate.key")]
+    let [root, root_key] = pair(&settings.root_files, "root");
+    let [intermediate, intermediate_key] = pair(&settings.intermediate_files, "intermediate");
+    [root, root_key, intermediate, intermediate_key]
 }
 
 #[cfg(test)]

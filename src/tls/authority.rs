@@ -1,27 +1,33 @@
 //! A certificate authority of our own: a root of ten years, an intermediate of a week, leaves of hours; kept where Caddy
 //! keeps its own, so that one already trusted goes on.
 
+mod signer;
+
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
+
+pub use signer::pem;
+use signer::{CaCertificate, Signer, Unfit};
 
 use super::key_type::KeyType;
 use super::subject::parse_ip;
-use crate::config::tls_types::CertificateAuthority;
+use crate::config::tls_types::{CertificateAuthority, KeyPair};
 use crate::storage::FileStorage;
 
 const ROOT_LIFETIME: time::Duration = time::Duration::days(3600);
 const INTERMEDIATE_LIFETIME: time::Duration = time::Duration::days(7);
 /// The intermediate is renewed when this share of its life is left (Caddy's default).
 const RENEWAL_RATIO: f64 = 0.2;
+/// Who looks at the log should know so long before a root is gone: it has to be taken to every client.
+const ROOT_WARNING: time::Duration = time::Duration::days(60);
 /// Clocks of clients may be slow.
 const BACKDATE: time::Duration = time::Duration::minutes(1);
 
@@ -34,19 +40,29 @@ pub struct AuthoritySettings {
     pub intermediate_common_name: String,
     /// Zero = a week.
     pub intermediate_lifetime: Duration,
-    /// Root given as files: certificate, key.
+    /// Root given as files: certificate, key. No key is needed where the intermediate is given too.
     pub root_files: Option<(String, String)>,
+    /// Intermediate given as files: certificate (with what is between it and the root), key. Nobody renews it.
+    pub intermediate_files: Option<(String, String)>,
+    /// Share of its life that is left when the intermediate is renewed; zero = a fifth.
+    pub renewal_ratio: f64,
+    /// Where it is kept; `None` = with the certificates.
+    pub storage: Option<FileStorage>,
 }
 
 impl From<&CertificateAuthority> for AuthoritySettings {
     fn from(ca: &CertificateAuthority) -> Self {
-        let files = ca.root.as_ref().map(|pair| (pair.certificate.clone(), pair.private_key.clone()));
+        let files = |pair: &Option<KeyPair>| pair.as_ref().map(|p| (p.certificate.clone(), p.private_key.clone()));
+        let folder = ca.storage.as_ref().and_then(|module| module.get("root")?.as_str());
         Self {
             name: ca.name.clone(),
             root_common_name: ca.root_common_name.clone(),
             intermediate_common_name: ca.intermediate_common_name.clone(),
             intermediate_lifetime: ca.intermediate_lifetime.positive().unwrap_or_default(),
-            root_files: files,
+            root_files: files(&ca.root),
+            intermediate_files: files(&ca.intermediate),
+            renewal_ratio: ca.renewal_window_ratio,
+            storage: folder.map(FileStorage::new),
         }
     }
 }
@@ -97,15 +113,12 @@ pub struct Signed {
 
 /// An open authority.
 pub struct Authority {
-    root: Signer,
+    root: CaCertificate,
+    /// `None` where the root's key is kept elsewhere.
+    root_signer: Option<Signer>,
     intermediate: Signer,
-}
-
-struct Signer {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-    not_before: OffsetDateTime,
-    not_after: OffsetDateTime,
+    /// `None` = nobody renews the intermediate.
+    renewal_ratio: Option<f64>,
 }
 
 impl Authority {
@@ -113,7 +126,7 @@ impl Authority {
     /// the file system.
     ///
     /// # Errors
-    /// When what is kept cannot be read as a CA, or nothing can be kept.
+    /// When what is kept cannot be read as a CA, or no root can be kept.
     pub fn open(
         storage: &FileStorage,
         id: &str,
@@ -123,49 +136,83 @@ impl Authority {
         /// Two that make or renew a signer at the same time could keep the key of one with the certificate of the other.
         static OPENING: Mutex<()> = Mutex::new(());
         let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |file: &str| format!("pki/authorities/{}/{file}", crate::storage::key::safe(id));
-        let name = if settings.name.is_empty() { "llmproxy Local Authority" } else { &settings.name };
-        let root = match &settings.root_files {
-            Some((certificate, private)) => Signer::from_files(certificate, private)?,
-            None => match Signer::load(storage, &key("root"))? {
-                Some(root) => root,
-                None => {
-                    let common =
-                        common_name(&settings.root_common_name, || format!("{name} - {} ECC Root", now.year()));
-                    let made = Signer::make(&common, ROOT_LIFETIME, 1, None, now)?;
-                    let root = made.store(storage, &key("root"))?;
-                    tracing::info!(
-                        authority = id,
-                        "made a root certificate; `llmproxy trust`, run as root, has this machine trust it"
-                    );
-                    root
-                }
-            },
+        let place = Place { storage: settings.storage.as_ref().unwrap_or(storage), id, settings, now };
+        let (root, root_signer) = place.root()?;
+        if root.not_after - now < ROOT_WARNING {
+            tracing::warn!(authority = id, not_after = %root.not_after, "the root certificate ends soon: make another, and have clients trust it");
+        }
+        let (intermediate, renewal_ratio) = match &settings.intermediate_files {
+            Some((certificate, key)) => (Signer::from_files(certificate, key)?, None),
+            None => (place.intermediate(&root, root_signer.as_ref())?, Some(place.ratio())),
         };
-        let intermediate = match Signer::load(storage, &key("intermediate"))? {
-            Some(kept) if !kept.is_due(now) => kept,
-            _ => {
-                let common = common_name(&settings.intermediate_common_name, || format!("{name} - ECC Intermediate"));
-                let lifetime = match settings.intermediate_lifetime {
-                    Duration::ZERO => INTERMEDIATE_LIFETIME,
-                    told => time::Duration::try_from(told).unwrap_or(INTERMEDIATE_LIFETIME),
-                };
-                Signer::make(&common, lifetime, 0, Some(&root), now)?.store(storage, &key("intermediate"))?
+        Ok(Self { root, root_signer, intermediate, renewal_ratio })
+    }
+
+    /// What is wrong with the files that the settings name, without making or keeping anything; `Ok` has what will be
+    /// wrong soon.
+    ///
+    /// # Errors
+    /// When certificates could not be signed, or clients that trust the root would not take them.
+    pub fn check(settings: &AuthoritySettings, now: OffsetDateTime) -> Result<Vec<String>, AuthorityError> {
+        let mut advice = Vec::new();
+        let mut check = |file: &str, certificate: &CaCertificate, notice: time::Duration| {
+            let end = certificate.not_after.date();
+            if certificate.not_after <= now {
+                return Err(AuthorityError(format!("{file} expired on {end}")));
             }
+            if certificate.not_after - now < notice {
+                advice.push(format!("{file} expires on {end}, and what is given as a file is not renewed"));
+            }
+            Ok(())
         };
-        Ok(Self { root, intermediate })
+        let root = match &settings.root_files {
+            None => None,
+            Some((certificate, key)) if key.is_empty() => Some((certificate, CaCertificate::from_file(certificate)?)),
+            Some((certificate, key)) => Some((certificate, Signer::from_files(certificate, key)?.certificate)),
+        };
+        if let Some((file, root)) = &root {
+            check(file, root, ROOT_WARNING)?;
+        }
+        let Some((certificate, key)) = &settings.intermediate_files else {
+            return match &settings.root_files {
+                Some((file, key)) if key.is_empty() => {
+                    Err(AuthorityError(format!("{file} without its key cannot sign an intermediate")))
+                }
+                _ => Ok(advice),
+            };
+        };
+        let intermediate = Signer::from_files(certificate, key)?;
+        let life = intermediate.certificate.not_after - intermediate.certificate.not_before;
+        check(certificate, &intermediate.certificate, life * RENEWAL_RATIO)?;
+        match root.map(|(file, root)| (file, intermediate.try_under(&root, now))) {
+            Some((file, Err(Unfit::NotSigned))) => {
+                Err(AuthorityError(format!("{certificate} is not signed by the root {file}")))
+            }
+            Some((file, Err(Unfit::Otherwise(why)))) => {
+                Err(AuthorityError(format!("{certificate} under {file}: {why}")))
+            }
+            Some((_, Ok(()))) | None => Ok(advice),
+        }
     }
 
     /// The root certificate, PEM: what clients are to trust.
     #[must_use]
-    pub fn root_pem(&self) -> &str {
-        &self.root.pem
+    pub fn root_pem(&self) -> String {
+        self.root.own_pem()
     }
 
     /// Whether the intermediate is near its end, so that the authority should be opened anew.
     #[must_use]
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
-        self.intermediate.is_due(now)
+        self.renewal_ratio.is_some_and(|ratio| self.intermediate.is_due(ratio, now))
+    }
+
+    fn signer(&self, with_root: bool) -> Result<&Signer, AuthorityError> {
+        match &self.root_signer {
+            _ if !with_root => Ok(&self.intermediate),
+            Some(root) => Ok(root),
+            None => Err(AuthorityError("the key of the root is not here: only the intermediate can sign".into())),
+        }
     }
 
     /// A certificate for a name, no longer than its signer is good for. The chain has the intermediate, not the root.
@@ -177,16 +224,19 @@ impl Authority {
         sign_with_root: bool,
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
-        let signer = if sign_with_root { &self.root } else { &self.intermediate };
+        let signer = self.signer(sign_with_root)?;
+        if signer.certificate.not_after - now < BACKDATE {
+            return Err(AuthorityError(format!("the CA certificate ends on {}", signer.certificate.not_after)));
+        }
         let key = key_type.generate().map_err(|e| failed("making a key", e))?;
         let lifetime = time::Duration::try_from(lifetime).unwrap_or(time::Duration::HOUR);
         let mut params = leaf(&[name.to_owned()])?;
-        params.not_before = (now - BACKDATE).max(signer.not_before);
-        params.not_after = (now + lifetime).min(signer.not_after);
+        params.not_before = (now - BACKDATE).max(signer.certificate.not_before);
+        params.not_after = (now + lifetime).min(signer.certificate.not_after);
         let leaf = params.signed_by(&key, &signer.issuer).map_err(|e| failed("signing", e))?;
         let mut chain = leaf.pem();
         if !sign_with_root {
-            chain.push_str(&signer.pem);
+            chain.push_str(&signer.certificate.chain_pem());
         }
         Ok(Issued { chain, key: key.serialize_pem() })
     }
@@ -194,7 +244,7 @@ impl Authority {
     /// A certificate for a key that another holds, as for [`issue`](Self::issue). Who calls has seen that the key and the
     /// names are theirs.
     pub fn sign(&self, wanted: &Wanted<'_>) -> Result<Signed, AuthorityError> {
-        let signer = if wanted.sign_with_root { &self.root } else { &self.intermediate };
+        let signer = self.signer(wanted.sign_with_root)?;
         let public_key = SubjectPublicKeyInfo::from_der(wanted.public_key).map_err(|e| failed("the key", e))?;
         let mut params = leaf(wanted.names)?;
         let mut serial = [0; 16];
@@ -202,8 +252,8 @@ impl Authority {
         // Positive and of full length (RFC 5280 section 4.1.2.2).
         serial[0] = serial[0] & 0x7f | 0x40;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.not_before = wanted.not_before.max(signer.not_before);
-        params.not_after = wanted.not_after.min(signer.not_after);
+        params.not_before = wanted.not_before.max(signer.certificate.not_before);
+        params.not_after = wanted.not_after.min(signer.certificate.not_after);
         if params.not_before >= params.not_after {
             return Err(AuthorityError("the certificate would not be good at any time".into()));
         }
@@ -211,7 +261,7 @@ impl Authority {
         let leaf = params.signed_by(&public_key, &signer.issuer).map_err(|e| failed("signing", e))?;
         let mut chain = leaf.pem();
         if !wanted.sign_with_root {
-            chain.push_str(&signer.pem);
+            chain.push_str(&signer.certificate.chain_pem());
         }
         Ok(Signed { chain, serial: serial.to_vec(), authority_key: authority_key(leaf.der())?, not_before, not_after })
     }
@@ -249,92 +299,97 @@ fn subject(name: &str) -> Result<SanType, AuthorityError> {
     }
 }
 
-impl Signer {
-    fn make(
-        common_name: &str,
-        lifetime: time::Duration,
-        path_length: u8,
-        by: Option<&Self>,
-        now: OffsetDateTime,
-    ) -> Result<(Self, String), AuthorityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| failed("making a key", e))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.use_authority_key_identifier_extension = by.is_some();
-        params.not_before = now - BACKDATE;
-        params.not_after = by.map_or(now + lifetime, |signer| (now + lifetime).min(signer.not_after));
-        let made = match by {
-            None => params.self_signed(&key),
-            Some(signer) => params.signed_by(&key, &signer.issuer),
-        };
-        let pem = made.map_err(|e| failed("signing", e))?.pem();
-        let key_pem = key.serialize_pem();
-        Ok((Self::read(&pem, key)?, key_pem))
-    }
-
-    fn read(pem: &str, key: KeyPair) -> Result<Self, AuthorityError> {
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| failed("the CA certificate", e))?;
-        let (_, x509) = x509_parser::parse_x509_certificate(&der).map_err(|e| failed("the CA certificate", e))?;
-        let time = |t: x509_parser::time::ASN1Time| {
-            OffsetDateTime::from_unix_timestamp(t.timestamp()).map_err(|e| failed("the CA certificate", e))
-        };
-        let (not_before, not_after) = (time(x509.validity().not_before)?, time(x509.validity().not_after)?);
-        if !x509.is_ca() {
-            return Err(AuthorityError("the CA certificate is not one of a CA".into()));
-        }
-        if x509.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(AuthorityError("certificate and key of the CA do not belong together".into()));
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| failed("the CA certificate", e))?;
-        Ok(Self { pem: pem.to_owned(), issuer, not_before, not_after })
-    }
-
-    fn from_pem(pem: &str, key: &[u8]) -> Result<Self, AuthorityError> {
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| AuthorityError("the CA key is not PEM".into()))?;
-        let key = KeyPair::try_from(&key).map_err(|_| AuthorityError("the CA key is of an unknown kind".into()))?;
-        Self::read(pem, key)
-    }
-
-    fn from_files(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
-        let read = |path: &str| std::fs::read(path).map_err(|e| AuthorityError(format!("cannot read {path}: {e}")));
-        let (certificate, key) = (read(certificate)?, read(key)?);
-        Self::from_pem(&String::from_utf8_lossy(&certificate), &key)
-    }
-
-    fn load(storage: &FileStorage, stem: &str) -> Result<Option<Self>, AuthorityError> {
-        let read = |end: &str| {
-            storage.load(&format!("{stem}.{end}")).map_err(|e| AuthorityError(format!("cannot read {stem}.{end}: {e}")))
-        };
-        let (Some(certificate), Some(key)) = (read("crt")?, read("key")?) else { return Ok(None) };
-        let signer = Self::from_pem(&String::from_utf8_lossy(&certificate), &key);
-        signer.map(Some).map_err(|e| AuthorityError(format!("{stem}: {e}")))
-    }
-
-    fn is_due(&self, now: OffsetDateTime) -> bool {
-        let life = (self.not_after - self.not_before).as_seconds_f64();
-        (self.not_after - now).as_seconds_f64() < life * RENEWAL_RATIO
-    }
+/// Where the signers of one authority are kept, and what is told of them.
+struct Place<'a> {
+    storage: &'a FileStorage,
+    id: &'a str,
+    settings: &'a AuthoritySettings,
+    now: OffsetDateTime,
 }
 
-/// A new signer with its key, to be kept.
-trait Store {
-    fn store(self, storage: &FileStorage, stem: &str) -> Result<Signer, AuthorityError>;
-}
-
-impl Store for (Signer, String) {
-    fn store(self, storage: &FileStorage, stem: &str) -> Result<Signer, AuthorityError> {
-        let (signer, key) = self;
-        let keep = |end: &str, value: &str| {
-            let key = format!("{stem}.{end}");
-            storage.store(&key, value.as_bytes()).map_err(|e| AuthorityError(format!("cannot keep {key}: {e}")))
+impl Place<'_> {
+    fn root(&self) -> Result<(CaCertificate, Option<Signer>), AuthorityError> {
+        let signer = match &self.settings.root_files {
+            Some((certificate, key)) if key.is_empty() => return Ok((CaCertificate::from_file(certificate)?, None)),
+            Some((certificate, key)) => Signer::from_files(certificate, key)?,
+            None => self.kept_root()?,
         };
-        // The key first: a certificate without one would be taken for lost.
-        keep("key", &key)?;
-        keep("crt", &signer.pem)?;
-        Ok(signer)
+        Ok((signer.certificate.clone(), Some(signer)))
+    }
+
+    fn kept_root(&self) -> Result<Signer, AuthorityError> {
+        let stem = self.stem("root");
+        if let Some(kept) = Signer::load(self.storage, &stem)? {
+            return Ok(kept);
+        }
+        let _turn = self.turn().map_err(|e| failed("the certificate storage", e))?;
+        // Another process may have made it meanwhile.
+        if let Some(kept) = Signer::load(self.storage, &stem)? {
+            return Ok(kept);
+        }
+        let name =
+            common_name(&self.settings.root_common_name, || format!("{} - {} ECC Root", self.name(), self.now.year()));
+        let (root, key) = Signer::make(&name, ROOT_LIFETIME, 1, None, self.now)?;
+        root.keep(&key, self.storage, &stem)?;
+        tracing::info!(
+            authority = self.id,
+            "made a root certificate; `llmproxy trust`, run as root, has this machine trust it"
+        );
+        Ok(root)
+    }
+
+    fn intermediate(&self, root: &CaCertificate, by: Option<&Signer>) -> Result<Signer, AuthorityError> {
+        let stem = self.stem("intermediate");
+        let usable = |kept: &Signer| {
+            !kept.is_due(self.ratio(), self.now) && kept.try_under(root, self.now) != Err(Unfit::NotSigned)
+        };
+        if let Some(kept) = self.kept_intermediate(&stem).filter(usable) {
+            return Ok(kept);
+        }
+        // Without a lock, another process may make one too: each has what it needs, and one is kept.
+        let _turn = self.turn();
+        if let Some(kept) = self.kept_intermediate(&stem).filter(usable) {
+            return Ok(kept);
+        }
+        let Some(by) = by else {
+            return Err(AuthorityError("the key of the root is not here: no intermediate can be signed".into()));
+        };
+        let name =
+            common_name(&self.settings.intermediate_common_name, || format!("{} - ECC Intermediate", self.name()));
+        let lifetime = match self.settings.intermediate_lifetime {
+            Duration::ZERO => INTERMEDIATE_LIFETIME,
+            told => time::Duration::try_from(told).unwrap_or(INTERMEDIATE_LIFETIME),
+        };
+        let (made, key) = Signer::make(&name, lifetime, 0, Some(by), self.now)?;
+        if let Err(error) = made.keep(&key, self.storage, &stem) {
+            // Clients trust the root: one that only this process has is as good.
+            tracing::error!(authority = self.id, %error, "the new intermediate is in memory only");
+        }
+        Ok(made)
+    }
+
+    /// What cannot be read is made anew, as what is due is.
+    fn kept_intermediate(&self, stem: &str) -> Option<Signer> {
+        Signer::load(self.storage, stem).unwrap_or_else(|error| {
+            tracing::warn!(authority = self.id, %error, "the intermediate that is kept is of no use");
+            None
+        })
+    }
+
+    fn turn(&self) -> std::io::Result<crate::storage::BriefLock> {
+        self.storage.lock_briefly(&format!("pki_{}", self.id))
+    }
+
+    fn stem(&self, file: &str) -> String {
+        format!("pki/authorities/{}/{file}", crate::storage::key::safe(self.id))
+    }
+
+    fn name(&self) -> &str {
+        if self.settings.name.is_empty() { "llmproxy Local Authority" } else { &self.settings.name }
+    }
+
+    fn ratio(&self) -> f64 {
+        if self.settings.renewal_ratio > 0.0 { self.settings.renewal_ratio } else { RENEWAL_RATIO }
     }
 }
 
@@ -346,6 +401,7 @@ fn failed(what: &str, error: impl fmt::Display) -> AuthorityError {
 mod tests {
     use super::*;
     use crate::tls::Certificate;
+    use rustls::pki_types::pem::PemObject;
 
     fn now() -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -393,14 +449,17 @@ mod tests {
         let settings = AuthoritySettings { name: "Test".into(), ..AuthoritySettings::default() };
         let first = Authority::open(&storage, "local", &settings, now()).unwrap();
         let again = Authority::open(&storage, "local", &settings, now() + time::Duration::days(5)).unwrap();
-        assert_eq!((first.root_pem(), &first.intermediate.pem), (again.root_pem(), &again.intermediate.pem));
+        assert_eq!(
+            (first.root_pem(), first.intermediate.certificate.chain_pem()),
+            (again.root_pem(), again.intermediate.certificate.chain_pem())
+        );
         let late = now() + time::Duration::days(6);
         assert!(again.is_due(late));
         let renewed = Authority::open(&storage, "local", &settings, late).unwrap();
         assert_eq!(first.root_pem(), renewed.root_pem());
-        assert_ne!(first.intermediate.pem, renewed.intermediate.pem);
+        assert_ne!(first.intermediate.certificate.chain_pem(), renewed.intermediate.certificate.chain_pem());
         verify(&renewed, &issue(&renewed, "a.localhost", late), "a.localhost", late).unwrap();
-        assert!(first.intermediate.not_after < renewed.intermediate.not_after);
+        assert!(first.intermediate.certificate.not_after < renewed.intermediate.certificate.not_after);
     }
 
     #[test]
@@ -419,7 +478,7 @@ mod tests {
                 sign_with_root: false,
             };
             let signed = authority.sign(&wanted).unwrap();
-            assert_eq!(signed.not_after, authority.intermediate.not_after);
+            assert_eq!(signed.not_after, authority.intermediate.certificate.not_after);
             assert_eq!((signed.serial.len(), signed.serial[0] & 0xc0), (16, 0x40));
             let issued = Issued { chain: signed.chain, key: String::new() };
             for name in ["a.localhost", "x.b.localhost", "10.0.0.1"] {
@@ -429,6 +488,125 @@ mod tests {
             let never = Wanted { not_before: now() + time::Duration::days(9), ..wanted };
             assert!(authority.sign(&never).is_err());
         }
+    }
+
+    /// Keeps signers as files, as an admin has them; their names.
+    fn files(folder: &std::path::Path, name: &str, made: &(Signer, String)) -> (String, String) {
+        let path = |end: &str| folder.join(format!("{name}.{end}")).display().to_string();
+        // A file may hold the key beside the certificate.
+        std::fs::write(path("crt"), made.1.clone() + &made.0.certificate.chain_pem()).unwrap();
+        std::fs::write(path("key"), &made.1).unwrap();
+        (path("crt"), path("key"))
+    }
+
+    fn year() -> time::Duration {
+        time::Duration::days(365)
+    }
+
+    #[test]
+    fn an_intermediate_given_as_files_signs_under_a_root_whose_key_is_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Signer::make("Root", year(), 1, None, now()).unwrap();
+        let intermediate = Signer::make("Issuing", year(), 0, Some(&root.0), now()).unwrap();
+        let (root_file, _) = files(folder.path(), "root", &root);
+        let settings = AuthoritySettings {
+            root_files: Some((root_file, String::new())),
+            intermediate_files: Some(files(folder.path(), "issuing", &intermediate)),
+            ..AuthoritySettings::default()
+        };
+        assert_eq!(Authority::check(&settings, now()).unwrap(), Vec::<String>::new());
+        let storage = FileStorage::new(folder.path().join("storage"));
+        let authority = Authority::open(&storage, "local", &settings, now()).unwrap();
+        let issued = issue(&authority, "a.localhost", now());
+        verify(&authority, &issued, "a.localhost", now()).unwrap();
+        assert!(!issued.chain.contains("PRIVATE") && !authority.root_pem().contains("PRIVATE"));
+        assert!(!storage.root().exists(), "nothing is made beside the files");
+        let with_root = authority.issue("a.localhost", Duration::from_hours(1), KeyType::P256, true, now());
+        assert!(with_root.err().unwrap().to_string().contains("key of the root is not here"));
+
+        let late = now() + time::Duration::days(350);
+        let advice = Authority::check(&settings, late).unwrap();
+        assert_eq!(advice.len(), 2, "{advice:?}");
+        let after = now() + time::Duration::days(366);
+        assert!(Authority::check(&settings, after).unwrap_err().to_string().contains("expired on"));
+        // A signer at its end fails, rather than making certificates that are due at once.
+        let ended = authority.issue("a.localhost", Duration::from_hours(1), KeyType::P256, false, after);
+        assert!(ended.err().unwrap().to_string().contains("ends on"));
+    }
+
+    #[test]
+    fn files_that_do_not_belong_together_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, other) = (
+            Signer::make("Root", year(), 1, None, now()).unwrap(),
+            // The same name, another key.
+            Signer::make("Root", year(), 1, None, now()).unwrap(),
+        );
+        let intermediate = Signer::make("Issuing", year(), 0, Some(&root.0), now()).unwrap();
+        let (root, other) = (files(folder.path(), "root", &root), files(folder.path(), "other", &other));
+        let intermediate = files(folder.path(), "issuing", &intermediate);
+        let refused = |root: (&String, &str), intermediate: Option<(&String, &String)>| {
+            let settings = AuthoritySettings {
+                root_files: Some((root.0.clone(), root.1.to_owned())),
+                intermediate_files: intermediate.map(|(c, k)| (c.clone(), k.clone())),
+                ..AuthoritySettings::default()
+            };
+            Authority::check(&settings, now()).unwrap_err().to_string()
+        };
+        let mixed = refused((&root.0, &other.1), None);
+        assert!(mixed.contains("do not belong together") && mixed.contains("root.crt"), "{mixed}");
+        let unsigned = refused((&other.0, &other.1), Some((&intermediate.0, &intermediate.1)));
+        assert!(
+            unsigned.contains("issuing.crt is not signed by the root") && unsigned.contains("other.crt"),
+            "{unsigned}"
+        );
+        assert!(refused((&root.0, ""), None).contains("without its key"));
+        assert!(refused((&root.0, &root.1), Some((&intermediate.0, &root.1))).contains("do not belong together"));
+        assert!(refused((&"gone.crt".to_owned(), ""), None).contains("cannot read gone.crt"));
+        assert!(refused((&root.1, ""), None).contains("no PEM certificate"));
+    }
+
+    #[test]
+    fn an_authority_may_have_a_folder_and_times_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (general, own) = (folder.path().join("general"), folder.path().join("own"));
+        let settings = AuthoritySettings {
+            storage: Some(FileStorage::new(&own)),
+            renewal_ratio: 0.9,
+            intermediate_lifetime: Duration::from_hours(240),
+            ..AuthoritySettings::default()
+        };
+        let open = |at| Authority::open(&FileStorage::new(&general), "local", &settings, at).unwrap();
+        let first = open(now());
+        assert!(own.join("pki/authorities/local/root.key").exists() && !general.exists());
+        assert!(!first.is_due(now()) && first.is_due(now() + time::Duration::hours(25)));
+        // A root put in the place of the old one: the intermediate of the old is of no use.
+        let root = Signer::make("New", year(), 1, None, now()).unwrap();
+        root.0.keep(&root.1, &FileStorage::new(&own), "pki/authorities/local/root").unwrap();
+        let second = open(now());
+        assert_ne!(first.root_pem(), second.root_pem());
+        verify(&second, &issue(&second, "a.localhost", now()), "a.localhost", now()).unwrap();
+    }
+
+    #[test]
+    fn a_new_intermediate_that_cannot_be_kept_is_used_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(folder.path());
+        let settings = AuthoritySettings::default();
+        let first = Authority::open(&storage, "local", &settings, now()).unwrap();
+        let ca = folder.path().join("pki/authorities/local");
+        let kept = |file: &str| std::fs::read(ca.join(file)).unwrap();
+        let (root, key) = (kept("root.crt"), kept("root.key"));
+        // Folders stand where the files of the intermediate should, and where locks should be.
+        for file in ["intermediate.crt", "intermediate.key"] {
+            std::fs::remove_file(ca.join(file)).unwrap();
+        }
+        std::fs::create_dir(ca.join("intermediate.key")).unwrap();
+        std::fs::remove_dir_all(folder.path().join("locks")).unwrap();
+        std::fs::write(folder.path().join("locks"), "in the way").unwrap();
+        let again = Authority::open(&storage, "local", &settings, now()).unwrap();
+        verify(&first, &issue(&again, "a.localhost", now()), "a.localhost", now()).unwrap();
+        assert_eq!((kept("root.crt"), kept("root.key")), (root, key));
     }
 
     #[test]

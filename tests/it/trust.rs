@@ -98,3 +98,43 @@ fn what_cannot_be_trusted_is_told() {
     std::fs::write(ca.join("root.crt"), made.pem()).unwrap();
     assert!(told(&["trust"], tempfile::tempdir().unwrap().path()).contains("ca-certificates"));
 }
+
+#[test]
+fn a_site_is_served_by_an_intermediate_whose_root_is_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = |name: &str, length: u8, by: Option<&rcgen::Issuer<'_, rcgen::KeyPair>>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(length));
+        let made = match by {
+            None => params.self_signed(&key).unwrap(),
+            Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+        };
+        let file = |end: &str| folder.path().join(format!("{name}.{end}"));
+        std::fs::write(file("crt"), made.pem()).unwrap();
+        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+        rcgen::Issuer::new(params, key)
+    };
+    let root = ca("root", 1, None);
+    ca("stranger", 1, None);
+    ca("issuing", 0, Some(&root));
+    let authority = |root: &str| {
+        let folder = folder.path().display();
+        format!(
+            "\tpki {{\n\t\tca lab {{\n\t\t\troot {{\n\t\t\t\tcert {folder}/{root}.crt\n\t\t\t}}\n\t\t\tintermediate {{\n\t\t\t\tcert {folder}/issuing.crt\n\t\t\t\tkey {folder}/issuing.key\n\t\t\t}}\n\t\t}}\n\t}}"
+        )
+    };
+    let port = free_port();
+    let proxy = Proxy::start(Which::Llmproxy, &site(&authority("root"), port, free_port()), port);
+    let trusted = std::fs::read_to_string(folder.path().join("root.crt")).unwrap();
+    assert_eq!(crate::harness::tls::get(port, "localhost", &trusted).unwrap().text(), "x");
+    let (ok, said) = run(proxy.directory.path(), &["trust", "--ca", "lab"], debian().path());
+    assert!(ok && said.contains("root.crt is trusted"), "{said}");
+
+    std::fs::write(&proxy.config, site(&authority("stranger"), port, free_port())).unwrap();
+    let output = run_within(proxy.command(Which::Llmproxy).arg("reload"), Duration::from_secs(20));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("issuing.crt is not signed by the root"), "{said}");
+    assert_eq!(crate::harness::tls::get(port, "localhost", &trusted).unwrap().text(), "x");
+}

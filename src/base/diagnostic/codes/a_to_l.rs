@@ -84,6 +84,11 @@ pub const CODES: &[Code] = &[
         "The file is missing, is a directory, or may not be read by this user. Name another with `--config`.",
     ),
     (
+        "certificate-expires-soon",
+        "a certificate given as a file is near its end",
+        "What is given as a file is not renewed by llmproxy. Put a new one in its place in time; the file is watched.",
+    ),
+    (
         "certificate-not-usable",
         "a certificate or key cannot be used",
         "The file is missing, is not PEM, holds no certificate or key, or the two do not belong together.",

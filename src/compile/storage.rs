@@ -1,0 +1,24 @@
+//! The `storage` part of a configuration.
+
+use serde_json::Value;
+
+use crate::config::compile_cx::CompileError;
+use crate::config::types::{Module, module_id};
+
+/// Refuses, by its name, a storage that we do not have. `needs_root`: a folder has to be named.
+///
+/// # Errors
+/// With the place relative to the module.
+pub fn refuse(module: &Module, needs_root: bool) -> Result<(), CompileError> {
+    match module_id(module, "module") {
+        "file_system" => {
+            let has_root = module.get("root").and_then(Value::as_str).is_some_and(|root| !root.is_empty());
+            if needs_root && !has_root {
+                return Err(CompileError::new("missing-option", "a storage of its own needs a folder, `root`"));
+            }
+            Ok(())
+        }
+        other => Err(CompileError::not_supported(format_args!("storage module `{other}`"))
+            .help("`storage file_system FOLDER` is there, for several machines too when the folder is shared; Redis comes later")),
+    }
+}
