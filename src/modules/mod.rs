@@ -6,7 +6,7 @@
 use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry};
 
 mod abort;
-mod acme_server;
+pub mod acme_server;
 pub mod auth_token;
 mod basic_auth;
 mod bind;

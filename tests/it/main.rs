@@ -12,6 +12,7 @@ mod access_log;
 mod acme;
 mod acme_bad;
 mod acme_dns;
+mod acme_server;
 mod auth_token;
 mod auth_token_rights;
 mod auto_https;
