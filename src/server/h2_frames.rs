@@ -25,8 +25,10 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
@@ -35,6 +37,8 @@ pub enum Verdict {
     Fine,
     /// More frames that carry nothing than the budget allows.
     Flood,
+    /// The first frame is not SETTINGS (RFC 9113 section 3.4), which the library does not mind.
+    NotHttp2,
 }
 
 #[derive(Debug)]
@@ -93,13 +97,16 @@ impl FrameWatch {
                     let taken = bytes.len().min(HEAD - seen);
                     self.head[seen..seen + taken].copy_from_slice(&bytes[..taken]);
                     self.step = Step::Head(seen + taken);
-                    if seen + taken == HEAD && !self.begin_frame() {
-                        return Verdict::Flood;
+                    if seen + taken == HEAD {
+                        match self.begin_frame() {
+                            Verdict::Fine => {}
+                            unfit => return unfit,
+                        }
                     }
                     taken
                 }
                 Step::Padding { len } => {
-                    if usize::from(*first) + 1 >= len && !self.spend(1) {
+                    if usize::from(*first) + 1 >= len && self.spend(1) == Verdict::Flood {
                         return Verdict::Flood;
                     }
                     self.step = after(len - 1);
@@ -134,36 +141,39 @@ impl FrameWatch {
         self.block_open
     }
 
-    /// A frame's head is whole: prices it. `false`: the budget does not allow it.
-    fn begin_frame(&mut self) -> bool {
+    /// A frame's head is whole: prices it.
+    fn begin_frame(&mut self) -> Verdict {
         let [a, b, c, kind, flags, ..] = self.head;
         let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if !self.settled && (kind != SETTINGS || flags & ACK != 0) {
+            return Verdict::NotHttp2;
+        }
         self.settled = true;
         self.step = after(len);
         match kind {
-            DATA if flags & END_STREAM != 0 => true,
+            DATA if flags & END_STREAM != 0 => Verdict::Fine,
             DATA if len == 0 => self.spend(1),
             DATA if flags & PADDED != 0 => {
                 self.step = Step::Padding { len };
-                true
+                Verdict::Fine
             }
-            DATA => true,
+            DATA => Verdict::Fine,
             HEADERS | CONTINUATION => {
                 self.block_open = flags & END_HEADERS == 0;
-                len > 0 || self.spend(1)
+                if len > 0 { Verdict::Fine } else { self.spend(1) }
             }
             RST_STREAM => self.spend(CANCELLED),
             _ => self.spend(1),
         }
     }
 
-    fn spend(&mut self, cost: u32) -> bool {
+    fn spend(&mut self, cost: u32) -> Verdict {
         match self.budget.checked_sub(cost) {
             Some(left) => {
                 self.budget = left;
-                true
+                Verdict::Fine
             }
-            None => false,
+            None => Verdict::Flood,
         }
     }
 }
@@ -183,8 +193,8 @@ mod tests {
 
     fn watch() -> FrameWatch {
         let mut watch = FrameWatch::new(0);
-        assert_eq!(watch.feed(&[b'P'; PREFACE], 0), Verdict::Fine);
-        watch
+        assert_eq!(watch.feed(&[&[b'P'; PREFACE][..], &frame(SETTINGS, 0, &[])].concat(), 0), Verdict::Fine);
+        FrameWatch { budget: CAPACITY, ..watch }
     }
 
     /// How many such frames pass before the flood is called.
@@ -255,7 +265,7 @@ mod tests {
         let mut w = FrameWatch::new(0);
         w.feed(&[b'P'; PREFACE], 0);
         assert!(!w.is_settled());
-        w.feed(&frame(4, 0, &[]), 0);
+        assert_eq!(w.feed(&frame(SETTINGS, 0, &[]), 0), Verdict::Fine);
         assert!(w.is_settled() && !w.is_block_open());
         w.feed(&frame(HEADERS, 0, b"x"), 0);
         assert!(w.is_block_open());
@@ -263,13 +273,21 @@ mod tests {
         assert!(!w.is_block_open());
     }
 
+    #[test]
+    fn settings_come_first() {
+        for first in [frame(6, 0, &[0; 8]), frame(SETTINGS, ACK, &[]), frame(HEADERS, END_HEADERS, b"x")] {
+            assert_eq!(FrameWatch::new(0).feed(&[&[b'P'; PREFACE][..], &first].concat(), 0), Verdict::NotHttp2);
+        }
+    }
+
     proptest::proptest! {
         /// Whatever comes, in whatever pieces: no panic, one outcome.
         #[test]
         fn the_outcome_does_not_depend_on_the_pieces(
-            bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..400),
+            tail in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..400),
             cuts in proptest::collection::vec(0_usize..400, 0..8),
         ) {
+            let bytes = [&[b'P'; PREFACE][..], &frame(SETTINGS, 0, &[]), &tail].concat();
             let mut whole = FrameWatch::new(0);
             whole.feed(&bytes, 0);
             let mut pieces = FrameWatch::new(0);

@@ -13,6 +13,7 @@ pub mod control;
 pub mod framing;
 mod h2;
 pub mod h2_frames;
+mod h2_message;
 mod http_redirect;
 mod listeners;
 pub mod proxy_protocol;

@@ -181,8 +181,12 @@ impl Socket {
 /// Frames that need no request do not keep an HTTP/2 connection from being idle; a request itself says when it begins.
 fn seen_frames(state: &ConnState, frames: &mut FrameWatch, bytes: &[u8]) -> io::Result<()> {
     let now = current_tick();
-    if frames.feed(bytes, now) == h2_frames::Verdict::Flood {
-        return Err(io::Error::other("the client floods us with HTTP/2 frames that carry nothing"));
+    match frames.feed(bytes, now) {
+        h2_frames::Verdict::Fine => {}
+        h2_frames::Verdict::Flood => {
+            return Err(io::Error::other("more HTTP/2 frames that carry nothing than allowed"));
+        }
+        h2_frames::Verdict::NotHttp2 => return Err(io::Error::other("the first HTTP/2 frame is not SETTINGS")),
     }
     state.io_happened(now, frames.is_block_open());
     if state.phase() == Phase::Opening && frames.is_settled() {

@@ -1,0 +1,111 @@
+//! What RFC 9113 asks of requests and responses and the library leaves to us. A malformed request is answered with 400
+//! (section 8.1.1) and goes no further.
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body::Body as _;
+
+use super::connection::MAX_HEADERS;
+use crate::base::body::Body;
+
+/// Checks a request's head, and brings it into the form that HTTP/1 upstreams and matchers know.
+pub fn receive(head: &mut http::request::Parts) -> Result<(), StatusCode> {
+    if head.headers.len() > MAX_HEADERS {
+        // hyper counts them over HTTP/1 only.
+        return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    if head.headers.values().any(is_padded) || hosts_differ(head) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    join_cookies(&mut head.headers)
+}
+
+/// What a response carries of its body: nothing in answer to HEAD, nor with a status that has none (RFC 9110 section
+/// 6.4.1). hyper would send all there is.
+pub fn send(method: &Method, head: &mut http::response::Parts, body: Body) -> Body {
+    let bodiless = head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
+    if bodiless || method != Method::HEAD {
+        return if bodiless { Body::Empty } else { body };
+    }
+    // The length that GET would have told; of an empty body it may be anybody's.
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    Body::Empty
+}
+
+/// White space around a value is not part of it, and must not come (section 8.2.1): over HTTP/1 it would vanish, so two
+/// readers see two values.
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    blank(value.as_bytes().first()) || blank(value.as_bytes().last())
+}
+
+/// `Host` names what `:authority` names (section 8.3.1).
+fn hosts_differ(head: &http::request::Parts) -> bool {
+    let (Some(authority), Some(host)) = (head.uri.authority(), head.headers.get(header::HOST)) else { return false };
+    !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+}
+
+/// Clients may split a cookie for the sake of compression; everybody else knows one field (section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), StatusCode> {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_none() {
+        return Ok(());
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| StatusCode::BAD_REQUEST)?;
+    headers.insert(header::COOKIE, whole);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+
+    fn received(request: http::request::Builder) -> Result<HeaderMap, StatusCode> {
+        let mut head = request.body(()).unwrap().into_parts().0;
+        receive(&mut head).map(|()| head.headers)
+    }
+
+    #[test]
+    fn the_host_field_says_what_the_authority_says() {
+        let host = |host: &str| received(Request::get("http://a.test:1/x").header("host", host)).err();
+        assert_eq!((host("A.test:1"), host("other")), (None, Some(StatusCode::BAD_REQUEST)));
+    }
+
+    #[test]
+    fn values_have_no_white_space_around_them() {
+        for (value, fine) in [("a b", true), ("", true), (" a", false), ("a\t", false), (" ", false)] {
+            assert_eq!(received(Request::get("/").header("x", value)).is_ok(), fine, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_crumbs_of_a_cookie_are_joined() {
+        let headers =
+            received(Request::get("/").header("cookie", "a=1").header("x", "").header("cookie", "b=2")).unwrap();
+        let all: Vec<_> = headers.get_all("cookie").iter().collect();
+        assert_eq!(all, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn as_many_fields_as_over_http1() {
+        let mut request = Request::get("/");
+        for i in 0..=MAX_HEADERS {
+            request = request.header(format!("x-{i}"), "1");
+        }
+        assert_eq!(received(request).err(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+
+    #[test]
+    fn an_answer_to_head_tells_the_length_alone() {
+        let head = |status: u16| Response::builder().status(status).body(()).unwrap().into_parts().0;
+        let mut ok = head(200);
+        assert!(send(&Method::HEAD, &mut ok, Body::from("hello")).is_empty());
+        assert_eq!(ok.headers["content-length"], "5");
+        assert!(!send(&Method::GET, &mut head(200), Body::from("hello")).is_empty());
+        let mut none = head(204);
+        assert!(send(&Method::GET, &mut none, Body::from("hello")).is_empty() && none.headers.is_empty());
+    }
+}
