@@ -2,6 +2,9 @@
 //!
 //! Off the request path. The library is named here alone. Answers are not kept: who asks wants to know what is there now.
 
+#[cfg(test)]
+pub mod testing;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,6 +14,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 
 /// Longest that one server may take to answer; it is asked twice, then over TCP.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,14 +50,16 @@ impl Dns {
     /// # Errors
     /// When the library cannot be set up.
     pub fn system() -> Result<Self, DnsError> {
-        let servers = match TokioResolver::builder_tokio() {
-            Ok(builder) => return Self::build(builder),
-            Err(error) => {
-                tracing::debug!(%error, "no DNS servers in /etc/resolv.conf: asking public ones");
-                PUBLIC.map(|ip| SocketAddr::new(ip, 53))
+        match read_system_conf() {
+            Ok((config, options)) if !config.name_servers().is_empty() => {
+                let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+                Self::build(builder.with_options(options))
             }
-        };
-        Self::at(&servers)
+            _ => {
+                tracing::debug!("no DNS server in /etc/resolv.conf: public ones are asked");
+                Self::at(&PUBLIC.map(|ip| SocketAddr::new(ip, 53)))
+            }
+        }
     }
 
     /// Exactly these servers.
@@ -142,4 +148,34 @@ impl Dns {
 /// "There is none" in one of its forms.
 fn is_answer(error: &NetError) -> bool {
     error.is_no_records_found() || error.is_nx_domain()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{A, CNAME, NO_SUCH_NAME, SERVER_FAILED, Said, TXT, serve};
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn records_none_and_failures_are_told_apart() {
+        let at = serve((Ipv4Addr::LOCALHOST, 0), |name, kind| match (name, kind) {
+            ("a.test", A) => Ok(vec![Said::Address(Ipv4Addr::new(192, 0, 2, 1))]),
+            ("a.test", TXT) => Ok(vec![Said::Text("one".into()), Said::Text("two".into())]),
+            ("a.test", CNAME) => Ok(vec![Said::Alias("b.test")]),
+            ("a.test" | "empty.test", _) => Ok(Vec::new()),
+            ("broken.test", _) => Err(SERVER_FAILED),
+            _ => Err(NO_SUCH_NAME),
+        });
+        let dns = Dns::at(&[at]).unwrap();
+        assert_eq!(dns.addresses("a.test").await.unwrap(), [IpAddr::from([192, 0, 2, 1])]);
+        assert_eq!(dns.texts("a.test.").await.unwrap(), [b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!(dns.alias("a.test").await.unwrap().as_deref(), Some("b.test."));
+        for name in ["empty.test", "nobody.test"] {
+            assert!(dns.texts(name).await.unwrap().is_empty(), "{name}");
+            assert!(dns.servers(name).await.unwrap().is_empty(), "{name}");
+            assert_eq!(dns.alias(name).await.unwrap(), None);
+        }
+        assert!(dns.texts("broken.test").await.is_err());
+        assert!(dns.texts("not a name").await.is_err());
+    }
 }

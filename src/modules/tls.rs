@@ -34,7 +34,8 @@
 //!   `--envfile`) and `LLMPROXY_DNS_TTL` in seconds when `dns_ttl` is set. Exit status 0 means done. *set* must succeed when
 //!   the record is there already, *clear* when it is not; several values of one name may be set at a time, and each is cleared
 //!   alone. After a minute, or the `timeout` in its block, it is killed with everything it started. What it wrote to standard error
-//!   is told when it fails, up to 300 signs, without its arguments and without values of the environment.
+//!   is told when it fails, up to 300 signs, without its arguments and without values of the environment. Under the packaged
+//!   systemd unit it lives in llmproxy's sandbox: its user, a file system to be read only, no runtime that makes code while it runs.
 //! - `propagation_delay` waits before the first check; `propagation_timeout` (2m) is how long the record may take to appear at the
 //!   servers of its zone, `-1` turns the check off; `resolvers` are asked in place of the zone's servers; `dns_ttl` is the
 //!   record's life; `dns_challenge_override_domain` sets the record at another name, to which a CNAME of yours points.

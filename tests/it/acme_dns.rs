@@ -230,6 +230,36 @@ fn cloudflare_sets_and_clears_the_record() {
     assert_eq!(asked.iter().filter(|line| line.starts_with("DELETE")).count(), 2, "{asked:#?}");
 }
 
+/// Providers are plugins in Caddy, so the real one cannot be asked: this is what its code makes of such lines.
+#[test]
+fn the_adapted_json_is_that_of_caddy_with_the_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Proxyfile");
+    let text = "{\n\tacme_dns cloudflare {env.CF}\n\tdns exec /bin/dns\n\ttls_resolvers 9.9.9.9\n}\n".to_owned()
+        + "a.test {\n\ttls {\n\t\tdns exec /bin/dns --flag {\n\t\t\ttimeout 5s\n\t\t}\n\t\tpropagation_timeout -1\n"
+        + "\t\tpropagation_delay 5s\n\t\tdns_ttl 1m\n\t\tdns_challenge_override_domain b.test\n\t\tresolvers 1.1.1.1\n\t}\n}\n"
+        + "c.test {\n\trespond here\n}\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run_within(command(Which::Llmproxy, folder.path()).arg("adapt").arg("--config").arg(&file), PATIENCE);
+    let adapted: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let second = 1_000_000_000_i64;
+    let expected = json!({
+        "automation": {"policies": [
+            {"subjects": ["a.test"], "issuers": [{"module": "acme", "challenges": {"dns": {
+                "provider": {"name": "exec", "command": "/bin/dns", "args": ["--flag"], "timeout": 5 * second},
+                "ttl": 60 * second, "propagation_delay": 5 * second, "propagation_timeout": -1,
+                "resolvers": ["1.1.1.1"], "override_domain": "b.test",
+            }}}]},
+            {"issuers": [{"module": "acme", "challenges": {"dns": {
+                "provider": {"name": "cloudflare", "api_token": "{env.CF}"}, "resolvers": ["9.9.9.9"],
+            }}}]},
+        ]},
+        "dns": {"name": "exec", "command": "/bin/dns"},
+        "resolvers": ["9.9.9.9"],
+    });
+    assert_eq!(adapted["apps"]["tls"], expected, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn validate_finds_what_would_fail_later() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,8 +10,8 @@ use crate::base::span::{FileId, SourceMap, Span};
 /// The group `key` is what must not be shown.
 static KEYS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     // Provider keys by their prefix; any long literal after `Bearer`; the tokens of `auth_token`, on its line and named;
-    // secret paths.
-    let shapes = r#"(?m)\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*(?:token|secret)[ \t]+[^\s]+[ \t]+"?/?(?P<named>[A-Za-z0-9._~+=-]{8,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
+    // secret paths; the tokens of a DNS provider.
+    let shapes = r#"(?m)^[ \t]*(?:acme_dns|dns)[ \t]+cloudflare[ \t]+"?(?P<dns>[A-Za-z0-9_-]{8,})|^[ \t]*(?:api_token|zone_token)[ \t]+"?(?P<dns_token>[A-Za-z0-9_-]{8,})|\b(?P<key>sk-[A-Za-z0-9_-]{16,})|\bBearer (?P<bearer>[A-Za-z0-9._~+/=-]{20,})|^[ \t]*(?:token|secret)[ \t]+[^\s]+[ \t]+"?/?(?P<named>[A-Za-z0-9._~+=-]{8,})|^[ \t]*auth_token[ \t]+(?:[@/*][^\s]*[ \t]+)?"?(?P<token>[A-Za-z0-9._~+=-]{8,})"#;
     Regex::new(shapes).ok()
 });
 
@@ -20,7 +20,11 @@ pub fn check(sources: &SourceMap) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (index, file) in (0_u32..).zip(sources.files()) {
         for captures in keys.captures_iter(&file.text) {
-            let Some(key) = ["key", "bearer", "token", "named"].iter().find_map(|g| captures.name(g)) else { continue };
+            let Some(key) =
+                ["key", "bearer", "token", "named", "dns", "dns_token"].iter().find_map(|g| captures.name(g))
+            else {
+                continue;
+            };
             let line_start = file.text[..key.start()].rfind('\n').map_or(0, |i| i + 1);
             let is_comment = file.text[line_start..key.start()].trim_start().starts_with('#');
             if is_comment || key.as_str().starts_with("sha256") {
@@ -60,6 +64,9 @@ mod tests {
         );
         assert_eq!(found("\tsecret copilot /a-secret-path"), ["a-secret-path"]);
         assert_eq!(found("\tauth_token /v1/* my-secret-token"), ["my-secret-token"]);
+        assert_eq!(found("\tdns cloudflare my-secret-token"), ["my-secret-token"]);
+        assert_eq!(found("\tdns cloudflare {\n\t\tapi_token my-secret-token\n"), ["my-secret-token"]);
+        assert!(found("\tdns cloudflare {env.CF_API_TOKEN}\n\tdns exec a-long-enough-word").is_empty());
         assert_eq!(found("auth_token {\n\ttoken ide my-secret-token {\n"), ["my-secret-token"]);
     }
 

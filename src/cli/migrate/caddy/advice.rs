@@ -107,7 +107,7 @@ const WAYS: &[(&str, &str)] = &[
     ("a lifetime asked of the CA", "leave it out: the CA's own is taken"),
     ("an intermediate given as files", "leave it out: the intermediate is made from the root"),
     ("ech", "leave it out: the server's name is seen in the handshake"),
-    ("DNS challenge", "name the hosts one by one, or give certificate files with `tls CERT KEY`"),
+    ("DNS provider", "`dns exec PROGRAM` runs a program that sets and clears the record"),
 ];
 
 /// Whether the block of a directive or option holds lines whose names may be told.

@@ -143,14 +143,15 @@ impl Drop for Group {
     }
 }
 
-/// Reads to the end, so that the program never blocks, and keeps the beginning.
+/// Reads to the end, so that the program never blocks, and keeps the last words. That is far more than is shown, so that a
+/// secret at the cut is not shown in half.
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     let Some(mut stream) = stream else { return kept };
     let mut chunk = [0; 1024];
     while let Ok(n @ 1..) = stream.read(&mut chunk).await {
-        let room = MAX_OUTPUT.saturating_sub(kept.len());
-        kept.extend(chunk.iter().take(n.min(room)));
+        kept.extend(chunk.iter().take(n));
+        kept.drain(..kept.len().saturating_sub(MAX_OUTPUT));
     }
     kept
 }
@@ -197,8 +198,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = run(&exec(&folder, "echo out; echo \"wrong key $2\" >&2; exit 3")).unwrap_err();
         assert!(error.ends_with("exit status: 3: wrong key …"), "{error}");
-        let error = run(&exec(&folder, "head -c 1000000 /dev/zero | tr '\\0' x; exit 1")).unwrap_err();
-        assert!(error.contains("exit status: 1: …xxx") && error.len() < 500, "{error}");
+        let error =
+            run(&exec(&folder, "head -c 1000000 /dev/zero | tr '\\0' x; echo ' last words'; exit 1")).unwrap_err();
+        assert!(
+            error.contains("exit status: 1: …xxx") && error.ends_with("last words") && error.len() < 500,
+            "{error}"
+        );
     }
 
     #[test]

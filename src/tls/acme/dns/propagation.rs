@@ -13,6 +13,8 @@ use crate::client::dns::Dns;
 /// How often to look. Also the wait before the first look: a resolver that is asked too early remembers that there was
 /// nothing.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Where a zone's servers answer.
+const PORT: u16 = 53;
 /// Aliases (CNAME) that are followed from one to the next, at most.
 const MAX_ALIASES: usize = 8;
 /// Servers of a zone that are asked, at most, and addresses of each.
@@ -87,7 +89,8 @@ pub async fn wait(record: &Record, resolvers: &[String], timeout: Duration) -> R
 /// `Err` says who has not got the record.
 async fn look(record: &Record, resolvers: &[String]) -> Result<(), String> {
     if resolvers.is_empty() {
-        return look_at_zone(record).await;
+        let system = Dns::system().map_err(|e| e.to_string())?;
+        return look_at_zone(record, &system, PORT).await;
     }
     for text in resolvers {
         let server: Server = text.parse().map_err(|()| format!("`{text}` is not a DNS server"))?;
@@ -97,8 +100,7 @@ async fn look(record: &Record, resolvers: &[String]) -> Result<(), String> {
 }
 
 /// Asks the servers of the zone themselves: what they have, everybody will see.
-async fn look_at_zone(record: &Record) -> Result<(), String> {
-    let system = Dns::system().map_err(|e| e.to_string())?;
+async fn look_at_zone(record: &Record, system: &Dns, port: u16) -> Result<(), String> {
     let mut name = record.name.clone();
     for _ in 0..MAX_ALIASES {
         match system.alias(&name).await.map_err(|e| e.to_string())? {
@@ -106,11 +108,11 @@ async fn look_at_zone(record: &Record) -> Result<(), String> {
             None => break,
         }
     }
-    let servers = servers_of_zone(&system, &name).await?;
+    let servers = servers_of_zone(system, &name).await?;
     for server in servers.iter().take(MAX_SERVERS) {
         let addresses = system.addresses(server).await.map_err(|e| e.to_string())?;
         let addresses: Vec<SocketAddr> =
-            addresses.into_iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, 53)).collect();
+            addresses.into_iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, port)).collect();
         ask(record, &name, server, &addresses).await?;
     }
     Ok(())
@@ -145,6 +147,45 @@ async fn ask(record: &Record, name: &str, server: &str, addresses: &[SocketAddr]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::dns::testing::{A, CNAME, NO_SUCH_NAME, NS, Said, TXT, serve};
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// One server knows everything; the other is a second server of the zone, which may be late.
+    #[tokio::test]
+    async fn every_server_of_the_zone_must_have_it() {
+        let late = Arc::new(AtomicBool::new(true));
+        let (second, port) = ([127, 0, 0, 2].into(), {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.local_addr().unwrap().port()
+        });
+        let first = serve((Ipv4Addr::LOCALHOST, port), |name, kind| match (name, kind) {
+            // The system's part.
+            ("_acme-challenge.a.test", CNAME) => Ok(vec![Said::Alias("proof.b.test")]),
+            ("b.test", NS) => Ok(vec![Said::Server("ns1.b.test"), Said::Server("ns2.b.test")]),
+            ("ns1.b.test", A) => Ok(vec![Said::Address(Ipv4Addr::LOCALHOST)]),
+            // An address where nobody answers comes before one that does.
+            ("ns2.b.test", A) => Ok(vec![Said::Address([127, 0, 0, 3].into()), Said::Address([127, 0, 0, 2].into())]),
+            // The zone's part.
+            ("proof.b.test", TXT) => Ok(vec![Said::Text("another".into()), Said::Text("value".into())]),
+            ("proof.b.test" | "ns1.b.test" | "ns2.b.test", _) => Ok(Vec::new()),
+            _ => Err(NO_SUCH_NAME),
+        });
+        let is_late = Arc::clone(&late);
+        serve((second, port), move |name, kind| match (name, kind) {
+            ("proof.b.test", TXT) if !is_late.load(Ordering::Relaxed) => Ok(vec![Said::Text("value".into())]),
+            _ => Ok(Vec::new()),
+        });
+        let system = Dns::at(&[first]).unwrap();
+        let record = |name: &str| Record { name: name.into(), value: "value".into(), ttl: None };
+        let error = look_at_zone(&record("_acme-challenge.a.test"), &system, port).await.unwrap_err();
+        assert_eq!(error, "ns2.b.test. has not got it");
+        late.store(false, Ordering::Relaxed);
+        look_at_zone(&record("_acme-challenge.a.test"), &system, port).await.unwrap();
+        let error = look_at_zone(&record("_acme-challenge.nowhere.test"), &system, port).await.unwrap_err();
+        assert!(error.contains("no zone of _acme-challenge.nowhere.test is known"), "{error}");
+    }
 
     #[test]
     fn servers_are_addresses_or_names_with_or_without_a_port() {
