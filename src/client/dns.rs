@@ -17,7 +17,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 
 /// Longest that one server may take to answer; it is asked twice, then over TCP.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asked when the system names no server (Caddy's list).
 const PUBLIC: [IpAddr; 4] = [
@@ -81,7 +81,7 @@ impl Dns {
     fn build(mut builder: hickory_resolver::ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, DnsError> {
         let options = builder.options_mut();
         options.timeout = TIMEOUT;
-        options.attempts = 2;
+        options.attempts = 1;
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
         options.try_tcp_on_error = true;

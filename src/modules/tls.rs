@@ -40,7 +40,8 @@
 //!   servers of its zone, `-1` turns the check off; `resolvers` are asked in place of the zone's servers; `dns_ttl` is the
 //!   record's life; `dns_challenge_override_domain` sets the record at another name, to which a CNAME of yours points.
 //!
-//! The record is cleared when the order is done, has failed or is given up. The option `acme_dns PROVIDER …` does all this for
+//! The record is cleared when the order is done, has failed or is given up; one that a stopped process left is cleared by the
+//! next, which resumes the order. The option `acme_dns PROVIDER …` does all this for
 //! every site, `tls_resolvers` names resolvers for all. A site whose name a managed wildcard covers shares its certificate,
 //! unless it says `tls force_automate`.
 

@@ -73,7 +73,8 @@ pub(super) fn check(nodes: &[Node], cx: &mut FileCx<'_>) {
         && (!has_issuers(cx) || issuers(cx).iter().any(|issuer| issuer.acme().is_some()))
     {
         let message = "`acme_dns` names no DNS provider, and there is no `dns` option that does";
-        cx.diagnostics.push(Diagnostic::error("contradicting-options", message).at(dns.span(), ""));
+        let d = Diagnostic::error("contradicting-options", message).at(dns.span(), "");
+        cx.diagnostics.push(d.help("write `acme_dns cloudflare {env.CF_API_TOKEN}`, or `acme_dns exec PROGRAM`"));
     }
 }
 

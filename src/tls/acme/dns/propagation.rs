@@ -165,8 +165,7 @@ mod tests {
             ("_acme-challenge.a.test", CNAME) => Ok(vec![Said::Alias("proof.b.test")]),
             ("b.test", NS) => Ok(vec![Said::Server("ns1.b.test"), Said::Server("ns2.b.test")]),
             ("ns1.b.test", A) => Ok(vec![Said::Address(Ipv4Addr::LOCALHOST)]),
-            // An address where nobody answers comes before one that does.
-            ("ns2.b.test", A) => Ok(vec![Said::Address([127, 0, 0, 3].into()), Said::Address([127, 0, 0, 2].into())]),
+            ("ns2.b.test", A) => Ok(vec![Said::Address([127, 0, 0, 2].into())]),
             // The zone's part.
             ("proof.b.test", TXT) => Ok(vec![Said::Text("another".into()), Said::Text("value".into())]),
             ("proof.b.test" | "ns1.b.test" | "ns2.b.test", _) => Ok(Vec::new()),
