@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn record() -> Record {
-        Record { name: "_acme-challenge.a.test".into(), value: "v".into(), ttl: Some(Duration::from_secs(60)) }
+        Record { name: "_acme-challenge.a.test".into(), value: "v".into(), ttl: Some(Duration::from_mins(1)) }
     }
 
     fn run(exec: &Exec) -> Result<(), String> {
