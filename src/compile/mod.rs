@@ -9,6 +9,8 @@ pub mod address;
 mod authorities;
 mod auto_https;
 pub mod automation;
+mod certificates;
+mod client_auth;
 mod dns_challenge;
 mod host_index;
 mod lints;

@@ -12,14 +12,13 @@ use super::address::ListenAddr;
 use super::auto_https::{self, Additions, REDIRECT_SERVER};
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
 use super::wrappers::wrappers;
-use super::{automation, host_index, logs, storage, tls};
+use super::{automation, certificates, host_index, logs, storage, tls};
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
 use crate::config::types::{Config, HttpApp, Module, Server, module_id};
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
-use crate::tls::CertStore;
 
 /// Go's and Caddy's default for the largest request head.
 const MAX_HEAD: usize = 1 << 20;
@@ -42,22 +41,23 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
     refuse_unsupported(config, &mut cx);
     let mut runtime =
         Runtime { logs: cx.at("logging", |cx| logs::logs(config.logging.as_ref(), cx)), ..Runtime::default() };
-    let store = cx.at("apps", |cx| {
+    let (store, tickets) = cx.at("apps", |cx| {
         cx.at("tls", |cx| {
-            let store = cx.at("certificates", |cx| tls::certificates(config.apps.tls.as_ref(), cx));
+            let app = config.apps.tls.as_ref();
+            let store = cx.at("certificates", |cx| certificates::certificates(app, cx));
             if let Some(app) = &config.apps.tls {
                 tls::refuse_unsupported(app, cx);
             }
-            store
+            (Arc::new(store), tls::tickets(app, cx))
         })
     });
-    let store = Arc::new(store);
     if let Some(http) = &config.apps.http {
         cx.http_port = if http.http_port == 0 { 80 } else { http.http_port };
         cx.https_port = if http.https_port == 0 { 443 } else { http.https_port };
         let auto = auto_https::additions(http, &store, cx.http_port, cx.https_port);
         runtime.certificates = Arc::new(automation::plan(config, &store, &auto, &mut cx));
-        cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &store, &mut runtime, cx)));
+        let shared = tls::Shared { store, storage: runtime.certificates.storage.clone(), tickets };
+        cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &shared, &mut runtime, cx)));
     }
     if !cx.errors.is_empty() {
         return Err(Refused { errors: cx.errors, watched: cx.watched });
@@ -101,19 +101,13 @@ fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
     });
 }
 
-fn compile_http(
-    http: &HttpApp,
-    auto: &Additions,
-    store: &Arc<CertStore>,
-    runtime: &mut Runtime,
-    cx: &mut CompileCx<'_>,
-) {
+fn compile_http(http: &HttpApp, auto: &Additions, shared: &tls::Shared, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
     runtime.grace_period = or_report("grace_period", cx, duration_or(http.grace_period.as_ref(), None));
     runtime.shutdown_delay = or_report("shutdown_delay", cx, duration_or(http.shutdown_delay.as_ref(), None));
     cx.at("servers", |cx| {
         let added = auto.server.as_ref().map(|server| (REDIRECT_SERVER, server));
         for (name, server) in http.servers.iter().map(|(name, server)| (name.as_str(), server)).chain(added) {
-            cx.at(name, |cx| compile_server(name, server, auto, store, runtime, cx));
+            cx.at(name, |cx| compile_server(name, server, auto, shared, runtime, cx));
         }
     });
 }
@@ -122,7 +116,7 @@ fn compile_server(
     name: &str,
     server: &Server,
     auto: &Additions,
-    store: &Arc<CertStore>,
+    shared: &tls::Shared,
     runtime: &mut Runtime,
     cx: &mut CompileCx<'_>,
 ) {
@@ -135,6 +129,7 @@ fn compile_server(
         server.errors.as_ref().map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
 
     let addresses = listen_addresses(server, cx);
+    let protocols = protocols(server, cx);
     let wants_tls = auto.tls.contains(name);
     let mut tls = None;
     let mut strict_sni_host = server.strict_sni_host.unwrap_or(false);
@@ -144,13 +139,14 @@ fn compile_server(
         } else {
             server.tls_connection_policies.clone()
         };
-        if let Some((built, strict)) = cx.at("tls_connection_policies", |cx| tls::server_tls(&policies, store, cx)) {
+        if let Some((built, strict)) =
+            cx.at("tls_connection_policies", |cx| tls::server_tls(&policies, shared, protocols, cx))
+        {
             tls = Some(built);
             // With client certificates the host must be the one the handshake was for, unless told otherwise.
             strict_sni_host = server.strict_sni_host.unwrap_or(strict);
         }
     }
-    let protocols = protocols(server, cx);
     for address in addresses {
         let plain_port = matches!(&address, ListenAddr::Tcp { port, .. } if *port == cx.http_port);
         let spec = ListenerSpec { server: index, tls: wants_tls && !plain_port, protocols };

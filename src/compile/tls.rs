@@ -1,70 +1,35 @@
-//! TLS parts of a configuration: certificates to load and connection policies.
+//! TLS parts of a configuration: connection policies and session tickets.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::client_auth::client_auth;
 use super::dns_challenge;
+use super::runtime::Protocols;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
-use crate::config::tls_types::{Automation, AutomationPolicy};
-use crate::config::types::TlsApp;
+use crate::config::nanos::Nanos;
+use crate::config::tls_types::{Automation, AutomationPolicy, CertificateSelection, ConnectionPolicy};
+use crate::config::types::{Module, TlsApp, module_id};
+use crate::http::{ip_range, regexp};
+use crate::storage::FileStorage;
 use crate::tls::{
-    CertStore, Certificate, ClientAuth, ManagedStore, Policy, Selection, ServerTls, curve_by_name, suite_by_name,
+    CertStore, KeyAlgorithm, Matcher, Policy, Selection, ServerTls, TicketSettings, curve_by_name, suite_by_name,
 };
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadFile {
-    certificate: PathBuf,
-    key: PathBuf,
-    #[serde(default)]
-    format: String,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadPem {
-    certificate: String,
-    key: String,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-/// Loads every certificate that the configuration names, and notes their files to be watched.
-pub fn certificates(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> CertStore {
-    let mut loaded = Vec::new();
-    let managed = Arc::clone(ManagedStore::shared());
-    let Some(app) = app else { return CertStore::new(loaded, managed) };
-    for (loader, value) in &app.certificates {
-        cx.at(loader, |cx| {
-            let result = match loader.as_str() {
-                // Names to look after: see `automation`.
-                "automate" => Ok(()),
-                "load_files" => load_files(value, &mut loaded, cx),
-                "load_pem" => load_pem(value, &mut loaded, cx),
-                "load_folders" => load_folders(value, &mut loaded, cx),
-                other => Err(CompileError::not_supported(format_args!("certificate loader `{other}`"))),
-            };
-            if let Err(error) = result {
-                cx.report(error);
-            }
-        });
-    }
-    CertStore::new(loaded, managed)
+/// What the TLS of all servers of a configuration has in common.
+pub struct Shared {
+    pub store: Arc<CertStore>,
+    pub storage: FileStorage,
+    pub tickets: TicketSettings,
 }
 
 /// What the TLS app asks for and cannot have yet.
 pub fn refuse_unsupported(app: &TlsApp, cx: &mut CompileCx<'_>) {
-    let parts = [
-        ("encrypted_client_hello", app.encrypted_client_hello.is_some(), "Encrypted ClientHello (`ech`)"),
-        ("session_tickets", app.session_tickets.is_some(), "configuration of session tickets"),
-    ];
+    let parts = [("encrypted_client_hello", app.encrypted_client_hello.is_some(), "Encrypted ClientHello (`ech`)")];
     for (field, is_set, what) in parts {
         if is_set {
             cx.at(field, |cx| cx.report(CompileError::not_supported(what)));
@@ -92,125 +57,74 @@ fn refuse_on_demand(automation: Option<&Value>, cx: &mut CompileCx<'_>) {
     }
 }
 
-fn load_files(value: &Value, loaded: &mut Vec<Certificate>, cx: &mut CompileCx<'_>) -> Result<(), CompileError> {
-    let files: Vec<LoadFile> = read_value(value)?;
-    for (i, file) in files.into_iter().enumerate() {
-        if !matches!(file.format.as_str(), "" | "pem") {
-            cx.at(i, |cx| cx.report(CompileError::not_supported(format_args!("certificate format `{}`", file.format))));
-            continue;
-        }
-        cx.watched.extend([file.certificate.clone(), file.key.clone()]);
-        match Certificate::load(&file.certificate, &file.key, file.tags) {
-            Ok(certificate) => loaded.push(certificate),
-            Err(error) => cx.at(i, |cx| cx.report(CompileError::new("certificate-not-usable", error.to_string()))),
-        }
-    }
-    Ok(())
+/// `session_tickets`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct SessionTickets {
+    key_source: Option<Module>,
+    rotation_interval: Nanos,
+    max_keys: i64,
+    disable_rotation: bool,
+    disabled: bool,
 }
 
-fn load_pem(value: &Value, loaded: &mut Vec<Certificate>, cx: &mut CompileCx<'_>) -> Result<(), CompileError> {
-    let pairs: Vec<LoadPem> = read_value(value)?;
-    for (i, pair) in pairs.into_iter().enumerate() {
-        match Certificate::from_pem(pair.certificate.as_bytes(), pair.key.as_bytes(), pair.tags) {
-            Ok(certificate) => loaded.push(certificate),
-            Err(error) => cx.at(i, |cx| cx.report(CompileError::new("certificate-not-usable", error.to_string()))),
-        }
-    }
-    Ok(())
-}
+/// Go rotates the keys of its own every day and keeps them for a week: what Caddy does when told not to rotate.
+const UNTOLD: (Duration, usize) = (Duration::from_hours(24), 7);
 
-/// Every `.pem` file of a folder holds a chain and its key, as in Caddy.
-fn load_folders(value: &Value, loaded: &mut Vec<Certificate>, cx: &mut CompileCx<'_>) -> Result<(), CompileError> {
-    let folders: Vec<PathBuf> = read_value(value)?;
-    for folder in folders {
-        cx.watched.push(folder.clone());
-        let mut files = Vec::new();
-        collect_pem(&folder, 0, &mut files).map_err(|e| {
-            CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", folder.display()))
-        })?;
-        files.sort();
-        for file in files {
-            let pem = std::fs::read(&file).map_err(|e| {
-                CompileError::new("certificate-not-usable", format!("cannot read {}: {e}", file.display()))
-            })?;
-            match Certificate::from_pem(&pem, &pem, Vec::new()) {
-                Ok(certificate) => loaded.push(certificate),
-                Err(error) => {
-                    cx.report(CompileError::new("certificate-not-usable", format!("{}: {error}", file.display())));
-                }
+/// How sessions are resumed.
+pub fn tickets(app: Option<&TlsApp>, cx: &mut CompileCx<'_>) -> TicketSettings {
+    let Some(value) = app.and_then(|app| app.session_tickets.as_ref()) else { return TicketSettings::default() };
+    cx.at("session_tickets", |cx| {
+        let read: SessionTickets = match read_value(value) {
+            Ok(read) => read,
+            Err(error) => {
+                cx.report(error);
+                return TicketSettings::default();
             }
+        };
+        if let Some(source) = &read.key_source
+            && !matches!(module_id(source, "provider"), "standard")
+        {
+            let id = module_id(source, "provider").to_owned();
+            let what = format_args!("session tickets with keys from `{id}`");
+            cx.at("key_source", |cx| cx.report(CompileError::not_supported(what)));
         }
-    }
-    Ok(())
-}
-
-fn collect_pem(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() && depth < 8 {
-            collect_pem(&path, depth + 1, files)?;
-        } else if path.extension().is_some_and(|e| e == "pem") {
-            files.push(path);
+        let mut settings = TicketSettings { disabled: read.disabled, ..TicketSettings::default() };
+        if read.disable_rotation {
+            (settings.rotation, settings.keys) = UNTOLD;
+            return settings;
         }
-    }
-    Ok(())
+        if let Some(rotation) = read.rotation_interval.positive() {
+            settings.rotation = rotation.max(Duration::from_secs(1));
+        }
+        if let Some(keys) = usize::try_from(read.max_keys).ok().filter(|keys| *keys > 0) {
+            settings.keys = keys;
+        }
+        settings
+    })
 }
 
-/// `tls_connection_policies[]`.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct ConnectionPolicy {
-    #[serde(rename = "match")]
-    matchers: Option<Value>,
-    certificate_selection: Option<CertificateSelection>,
-    cipher_suites: Vec<String>,
-    curves: Vec<String>,
-    alpn: Vec<String>,
-    protocol_min: String,
-    protocol_max: String,
-    drop: bool,
-    client_authentication: Option<ClientAuthentication>,
-    default_sni: Option<String>,
-    fallback_sni: Option<String>,
-    insecure_secrets_log: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct CertificateSelection {
-    any_tag: Vec<String>,
-    all_tags: Vec<String>,
-    serial_number: Vec<Value>,
-    subject_organization: Vec<String>,
-    public_key_algorithm: Option<Value>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct ClientAuthentication {
-    ca: Option<Value>,
-    trusted_ca_certs: Vec<String>,
-    trusted_ca_certs_pem_files: Vec<PathBuf>,
-    trusted_leaf_certs: Vec<String>,
-    verifiers: Vec<Value>,
-    mode: String,
-}
-
-/// The policies of a server, resolved. `strict_sni` in the answer: some policy asks for client certificates, so that a
+/// The policies of a server, resolved. The flag in the answer: some policy asks for client certificates, so that a
 /// request's host must be the name the handshake was for.
-pub fn server_tls(policies: &[Value], store: &Arc<CertStore>, cx: &mut CompileCx<'_>) -> Option<(ServerTls, bool)> {
+pub fn server_tls(
+    policies: &[Value],
+    shared: &Shared,
+    protocols: Protocols,
+    cx: &mut CompileCx<'_>,
+) -> Option<(ServerTls, bool)> {
     let mut resolved = Vec::with_capacity(policies.len());
     let mut strict_sni = false;
     for (i, value) in policies.iter().enumerate() {
-        cx.at(i, |cx| match policy(value, cx) {
+        cx.at(i, |cx| match policy(value, shared, protocols, cx) {
             Ok(policy) => {
                 strict_sni |= policy.client_auth.is_some();
+                check_names(&policy, &shared.store, cx);
                 resolved.push(policy);
             }
             Err(error) => cx.report(error),
         });
     }
-    match ServerTls::new(&resolved, store) {
+    match ServerTls::new(&resolved, &shared.store, &shared.tickets) {
         Ok(tls) => Some((tls, strict_sni)),
         Err(error) => {
             cx.report(CompileError::new("invalid-tls-policy", error.to_string()));
@@ -219,20 +133,15 @@ pub fn server_tls(policies: &[Value], store: &Arc<CertStore>, cx: &mut CompileCx
     }
 }
 
-fn policy(value: &Value, cx: &mut CompileCx<'_>) -> Result<Policy, CompileError> {
+fn policy(
+    value: &Value,
+    shared: &Shared,
+    protocols: Protocols,
+    cx: &mut CompileCx<'_>,
+) -> Result<Policy, CompileError> {
     let read: ConnectionPolicy = read_value(value)?;
-    if read.drop {
-        return Err(CompileError::not_supported("connection policy option `drop`"));
-    }
     if !read.insecure_secrets_log.is_empty() {
         return Err(CompileError::not_supported("`insecure_secrets_log`"));
-    }
-    let select = read.certificate_selection.unwrap_or_default();
-    if !select.serial_number.is_empty()
-        || !select.subject_organization.is_empty()
-        || select.public_key_algorithm.is_some()
-    {
-        return Err(CompileError::not_supported("certificate selection by serial number, subject or key algorithm"));
     }
     let mut suites = Vec::new();
     for name in &read.cipher_suites {
@@ -245,32 +154,158 @@ fn policy(value: &Value, cx: &mut CompileCx<'_>) -> Result<Policy, CompileError>
     for name in &read.curves {
         curves.push(curve_by_name(name).ok_or_else(|| CompileError::not_supported(format_args!("curve `{name}`")))?);
     }
+    let client_auth = read
+        .client_authentication
+        .as_ref()
+        .map(|told| cx.at("client_authentication", |cx| client_auth(told, &shared.storage, cx)));
     Ok(Policy {
-        sni: sni(read.matchers.as_ref())?,
-        selection: Selection {
-            any_tag: select.any_tag,
-            all_tags: select.all_tags,
-            default_sni: read.default_sni.map(|s| s.to_ascii_lowercase()),
-            fallback_sni: read.fallback_sni.map(|s| s.to_ascii_lowercase()),
-        },
-        alpn: read.alpn.into_iter().filter(|p| p != "h3").collect(),
+        matchers: matchers(&read.matchers)?,
+        drop: read.drop,
+        selection: selection(read.certificate_selection.unwrap_or_default(), read.default_sni, read.fallback_sni)?,
+        alpn: alpn(read.alpn, protocols),
         versions: versions(&read.protocol_min, &read.protocol_max)?,
         suites,
         curves,
-        client_auth: read.client_authentication.map(|c| client_auth(c, cx)).transpose()?.flatten(),
+        client_auth: client_auth.transpose()?.flatten(),
     })
 }
 
-fn sni(matchers: Option<&Value>) -> Result<Vec<String>, CompileError> {
-    let Some(Value::Object(map)) = matchers else { return Ok(Vec::new()) };
-    let mut names = Vec::new();
-    for (kind, value) in map {
-        match kind.as_str() {
-            "sni" => names = read_value(value)?,
+/// What is told, else all; of it what the server speaks, as in Caddy.
+fn alpn(told: Vec<String>, protocols: Protocols) -> Vec<String> {
+    let told = if told.is_empty() { vec!["h2".to_owned(), "http/1.1".to_owned()] } else { told };
+    let spoken = |name: &String| match name.as_str() {
+        "h2" => protocols.h2,
+        "http/1.1" => protocols.h1,
+        "h3" => false,
+        _ => true,
+    };
+    told.into_iter().filter(spoken).collect()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Ranges {
+    ranges: Vec<String>,
+    not_ranges: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Pattern {
+    pattern: String,
+    /// For placeholders, which no part of a handshake has here.
+    #[serde(rename = "name")]
+    _name: String,
+}
+
+fn matchers(told: &Map<String, Value>) -> Result<Vec<Matcher>, CompileError> {
+    let mut out = Vec::with_capacity(told.len());
+    for (kind, value) in told {
+        out.push(match kind.as_str() {
+            "sni" => Matcher::ServerName(read_value(value)?),
+            "sni_regexp" => {
+                let told: Pattern = read_value(value)?;
+                Matcher::ServerNameRegexp(regexp::compile(&told.pattern).map_err(CompileError::invalid_regexp)?)
+            }
+            "remote_ip" => {
+                let told: Ranges = read_value(value)?;
+                Matcher::Remote { within: ranges(&told.ranges)?, without: ranges(&told.not_ranges)? }
+            }
+            "local_ip" => {
+                let told: Ranges = read_value(value)?;
+                if !told.not_ranges.is_empty() {
+                    return Err(CompileError::new("invalid-tls-policy", "`local_ip` has no `not_ranges`"));
+                }
+                Matcher::Local(ranges(&told.ranges)?)
+            }
             other => return Err(CompileError::not_supported(format_args!("TLS connection matcher `{other}`"))),
+        });
+    }
+    Ok(out)
+}
+
+fn ranges(texts: &[String]) -> Result<Vec<IpNet>, CompileError> {
+    let range = |text: &String| {
+        ip_range::parse(text)
+            .ok_or_else(|| CompileError::new("invalid-ip-range", format!("`{text}` is not an IP address or range")))
+    };
+    texts.iter().map(range).collect()
+}
+
+fn selection(told: CertificateSelection, default: String, fallback: String) -> Result<Selection, CompileError> {
+    let name = |name: String| (!name.is_empty()).then(|| name.to_ascii_lowercase());
+    Ok(Selection {
+        any_tag: told.any_tag,
+        all_tags: told.all_tags,
+        serials: told.serial_number.iter().map(serial).collect::<Result<_, _>>()?,
+        organizations: told.subject_organization,
+        algorithm: told.public_key_algorithm.as_ref().map(algorithm).transpose()?.flatten(),
+        default_sni: name(default),
+        fallback_sni: name(fallback),
+    })
+}
+
+/// A decimal number of any size, as text, to its bytes.
+fn serial(value: &Value) -> Result<Vec<u8>, CompileError> {
+    let wrong =
+        || CompileError::new("invalid-tls-policy", format!("`{value}` is not the serial number of a certificate"));
+    let text = value.as_str().filter(|text| !text.is_empty() && text.len() <= 60).ok_or_else(wrong)?;
+    let mut bytes: Vec<u8> = Vec::new();
+    for digit in text.bytes() {
+        if !digit.is_ascii_digit() {
+            return Err(wrong());
+        }
+        let mut carry = u32::from(digit - b'0');
+        for byte in bytes.iter_mut().rev() {
+            carry += u32::from(*byte) * 10;
+            *byte = carry.to_be_bytes()[3];
+            carry >>= 8;
+        }
+        if carry > 0 {
+            bytes.insert(0, carry.to_be_bytes()[3]);
         }
     }
-    Ok(names)
+    Ok(bytes)
+}
+
+/// `None` for a kind that no certificate here can have: as in Caddy then none is chosen by it.
+fn algorithm(value: &Value) -> Result<Option<KeyAlgorithm>, CompileError> {
+    Ok(Some(match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("rsa") => KeyAlgorithm::Rsa,
+        Some("ecdsa") => KeyAlgorithm::Ecdsa,
+        Some("") => return Ok(None),
+        Some("dsa") => return Err(CompileError::not_supported("certificate selection by the key algorithm `dsa`")),
+        _ => {
+            let message = format!("`{value}` is not a key algorithm of certificates: `rsa` or `ecdsa`");
+            return Err(CompileError::new("invalid-tls-policy", message));
+        }
+    }))
+}
+
+/// A certificate given for a site must be one for its names: no client would take it.
+fn check_names(policy: &Policy, store: &CertStore, cx: &mut CompileCx<'_>) {
+    if !policy.selection.by_tag() || policy.drop {
+        return;
+    }
+    let names = policy.matchers.iter().find_map(|matcher| match matcher {
+        Matcher::ServerName(names) => Some(names),
+        _ => None,
+    });
+    for name in names.into_iter().flatten() {
+        let mut given = store.selected(&policy.selection).peekable();
+        if given.peek().is_none() || given.by_ref().any(|certificate| certificate.covers(name)) {
+            continue;
+        }
+        let mut message = String::new();
+        for certificate in store.selected(&policy.selection) {
+            let file =
+                certificate.file.as_ref().map_or_else(|| "the certificate".to_owned(), |f| f.display().to_string());
+            let own = certificate.names.iter().take(5).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+            let own = if own.is_empty() { "no name at all".to_owned() } else { own };
+            message = format!("{file} is for {own}, not for `{name}`");
+        }
+        cx.report(CompileError::new("certificate-wrong-name", message));
+    }
 }
 
 fn versions(min: &str, max: &str) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, CompileError> {
@@ -290,65 +325,24 @@ fn versions(min: &str, max: &str) -> Result<Vec<&'static rustls::SupportedProtoc
     Ok(chosen)
 }
 
-fn client_auth(read: ClientAuthentication, cx: &mut CompileCx<'_>) -> Result<Option<ClientAuth>, CompileError> {
-    if !read.verifiers.is_empty() || !read.trusted_leaf_certs.is_empty() {
-        return Err(CompileError::not_supported("client certificate verifiers and trusted leaf certificates"));
-    }
-    let required = match read.mode.as_str() {
-        "" | "require_and_verify" => true,
-        "verify_if_given" => false,
-        other => return Err(CompileError::not_supported(format_args!("client_auth mode `{other}`"))),
-    };
-    let mut ders: Vec<CertificateDer<'static>> = Vec::new();
-    for text in &read.trusted_ca_certs {
-        ders.push(inline_der(text)?);
-    }
-    let mut files = read.trusted_ca_certs_pem_files;
-    match &read.ca {
-        None => {}
-        Some(ca) => match ca.get("provider").and_then(Value::as_str) {
-            Some("file") => {
-                let listed: Vec<PathBuf> = ca.get("pem_files").map(read_value).transpose()?.unwrap_or_default();
-                files.extend(listed);
-            }
-            Some("inline") => {
-                let listed: Vec<String> = ca.get("trusted_ca_certs").map(read_value).transpose()?.unwrap_or_default();
-                for text in &listed {
-                    ders.push(inline_der(text)?);
-                }
-            }
-            other => {
-                return Err(CompileError::not_supported(format_args!("trust pool `{}`", other.unwrap_or(""))));
-            }
-        },
-    }
-    for file in files {
-        cx.watched.push(file.clone());
-        let read = CertificateDer::pem_file_iter(&file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|e| CompileError::new("certificate-not-usable", format!("{}: {e}", file.display())))?;
-        ders.extend(read);
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    for der in ders {
-        roots
-            .add(der)
-            .map_err(|e| CompileError::new("certificate-not-usable", format!("client CA certificate: {e}")))?;
-    }
-    if roots.is_empty() {
-        return Err(CompileError::new(
-            "invalid-tls-policy",
-            "client_auth names no CA to verify client certificates with",
-        ));
-    }
-    Ok(Some(ClientAuth { roots: Arc::new(roots), required }))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-/// Base64 of a DER certificate, as Caddy's JSON has it.
-fn inline_der(text: &str) -> Result<CertificateDer<'static>, CompileError> {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map(CertificateDer::from)
-        .map_err(|_| CompileError::new("certificate-not-usable", "client CA certificate is not base64"))
+    #[test]
+    fn serial_numbers_of_any_size_become_bytes() {
+        for (text, bytes) in [
+            ("0", &[][..]),
+            ("255", &[255]),
+            ("256", &[1, 0]),
+            ("300", &[1, 44]),
+            ("340282366920938463463374607431768211456", &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ] {
+            assert_eq!(serial(&json!(text)).unwrap(), bytes, "{text}");
+        }
+        for wrong in [json!("-1"), json!(""), json!("1x"), json!(7)] {
+            assert!(serial(&wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -13,14 +13,14 @@ use tokio::sync::watch;
 
 use super::conn_state::ConnState;
 use super::h2;
+use super::handshake;
 use super::request;
 use super::socket::{Plain, Socket, Transport};
 use super::worker::{Live, Worker};
 use super::wrappers;
 use crate::compile::address::ListenAddr;
-use crate::compile::runtime::{ListenerSpec, Protocols};
-use crate::http::exchange::{Conn, Peer, TlsFacts};
-use crate::tls::acme;
+use crate::compile::runtime::Protocols;
+use crate::http::exchange::{Conn, Peer};
 
 /// Most header fields in a request; Go has no such limit, hyper wants one.
 pub const MAX_HEADERS: usize = 256;
@@ -69,7 +69,8 @@ async fn open(
     let Some(seen) = wrappers::pass(&wrappers.before_tls, &mut stream, &mut ends, max_head).await else { return };
     stream.give_back(seen);
     let (transport, tls, protocols, prefix) = if spec.tls {
-        let Some((mut stream, facts)) = handshake(&live, &spec, stream).await else { return };
+        let accepted = handshake::accept(&worker, &live, &spec, stream, &state, &ends).await;
+        let Some((mut stream, facts)) = accepted else { return };
         let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
         let h2 = facts.alpn.as_deref() == Some("h2");
         let protocols = Protocols { h1: !h2, h2, h2c: false };
@@ -132,78 +133,6 @@ pub fn note(ended: hyper::Result<()>) {
 pub async fn draining(drain: &mut watch::Receiver<bool>) {
     if drain.wait_for(|d| *d).await.is_err() {
         // The worker dropped the listener without draining it: it is ending.
-    }
-}
-
-async fn handshake(
-    live: &Live,
-    spec: &ListenerSpec,
-    stream: Plain,
-) -> Option<(tokio_rustls::server::TlsStream<Plain>, TlsFacts)> {
-    let tls = live.runtime.servers.get(spec.server)?.tls.as_ref()?;
-    let start = match tokio_rustls::LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
-        Ok(start) => start,
-        Err(error) => {
-            tracing::debug!(%error, "TLS client hello failed");
-            return None;
-        }
-    };
-    if asks_for_challenge(&start.client_hello()) {
-        answer_challenge(start).await;
-        return None;
-    }
-    let config = tls.choose(start.client_hello().server_name());
-    match start.into_stream(config).await {
-        Ok(stream) => {
-            let facts = tls_facts(stream.get_ref().1);
-            Some((stream, facts))
-        }
-        Err(error) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            None
-        }
-    }
-}
-
-/// Whether a CA asks for the proof of a name (RFC 8737): then nothing else is spoken.
-fn asks_for_challenge(hello: &rustls::server::ClientHello<'_>) -> bool {
-    hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == acme::ACME_TLS))
-}
-
-async fn answer_challenge(start: tokio_rustls::StartHandshake<Plain>) {
-    let config = start.client_hello().server_name().and_then(|name| acme::Board::shared().tls_answer(name));
-    let Some(config) = config else { return };
-    match start.into_stream(config).await {
-        Ok(mut stream) => {
-            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
-        }
-        Err(error) => tracing::debug!(%error, "TLS challenge handshake failed"),
-    }
-}
-
-fn tls_facts(session: &rustls::ServerConnection) -> TlsFacts {
-    TlsFacts {
-        version: match session.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_2) => "tls1.2",
-            Some(rustls::ProtocolVersion::TLSv1_3) => "tls1.3",
-            _ => "",
-        },
-        cipher: session.negotiated_cipher_suite().map_or("", |s| cipher_name(s.suite())),
-        server_name: session.server_name().map(str::to_owned),
-        alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
-        resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-        client_certs: session.peer_certificates().unwrap_or(&[]).iter().map(|c| c.to_vec()).collect(),
-    }
-}
-
-/// The IANA name, as Go and Caddy show it.
-fn cipher_name(suite: rustls::CipherSuite) -> &'static str {
-    use rustls::CipherSuite as S;
-    match suite {
-        S::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        S::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        S::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        other => other.as_str().unwrap_or(""),
     }
 }
 

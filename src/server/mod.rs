@@ -14,6 +14,7 @@ pub mod framing;
 mod h2;
 pub mod h2_frames;
 mod h2_message;
+mod handshake;
 mod http_redirect;
 mod listeners;
 pub mod proxy_protocol;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::conn_state::{ConnState, Phase};
 use super::connection;
+use super::handshake::Handshakes;
 use super::listeners::{ListenSocket, Listening};
 use super::socket::Plain;
 use super::sys;
@@ -188,6 +189,7 @@ pub struct Worker {
     peers: RefCell<Arc<[mpsc::UnboundedSender<Message>]>>,
     accepting: RefCell<BTreeMap<ListenAddr, Accepting>>,
     conns: RefCell<Vec<Weak<ConnState>>>,
+    pub handshakes: Handshakes,
 }
 
 impl Worker {
@@ -199,6 +201,7 @@ impl Worker {
             peers: RefCell::new(Arc::new([])),
             accepting: RefCell::default(),
             conns: RefCell::default(),
+            handshakes: Handshakes::default(),
         });
         tokio::task::spawn_local(Self::tick_loop(Rc::downgrade(&worker)));
         while let Some(message) = inbox.recv().await {

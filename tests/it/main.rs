@@ -47,5 +47,6 @@ mod reload;
 mod sdk;
 mod secrets;
 mod streaming;
+mod tls;
 mod token_commands;
 mod trust;

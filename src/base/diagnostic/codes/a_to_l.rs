@@ -84,6 +84,12 @@ pub const CODES: &[Code] = &[
         "The file is missing, is a directory, or may not be read by this user. Name another with `--config`.",
     ),
     (
+        "certificate-expired",
+        "a certificate given by file has expired",
+        "No client would accept it. Renew it, or leave the file out and let llmproxy obtain a certificate. A running \
+         server keeps the certificates it has until the file is replaced.",
+    ),
+    (
         "certificate-expires-soon",
         "a certificate given as a file is near its end",
         "What is given as a file is not renewed by llmproxy. Put a new one in its place in time; the file is watched.",
@@ -91,7 +97,24 @@ pub const CODES: &[Code] = &[
     (
         "certificate-not-usable",
         "a certificate or key cannot be used",
-        "The file is missing, is not PEM, holds no certificate or key, or the two do not belong together.",
+        "The file is missing or may not be read, is not PEM, or holds no certificate or key.",
+    ),
+    (
+        "certificate-not-valid-yet",
+        "a certificate is not valid yet",
+        "Its validity begins in the future, or the clock of this machine is wrong. It is served all the same.",
+    ),
+    (
+        "certificate-wrong-key",
+        "certificate and key do not belong together",
+        "The key is that of another certificate. When both files are replaced one after the other this is seen for a \
+         moment: a running server keeps the old pair until the new one is whole.",
+    ),
+    (
+        "certificate-wrong-name",
+        "a certificate is not for the names of its site",
+        "`tls CERT KEY` serves that certificate for every name of the site, and a client refuses one that does not have \
+         the name it asked for. Give the site a certificate that names it, or move the name to another site.",
     ),
     (
         "comma-in-address",
@@ -215,6 +238,12 @@ pub const CODES: &[Code] = &[
          from is not set in the service: check with `systemctl show -p Environment`, or use `--envfile`.",
     ),
     ("endless-map", "a map refers to its own output", "The value of a destination cannot be computed from itself."),
+    (
+        "encrypted-key",
+        "a private key is encrypted",
+        "llmproxy has nobody to ask for the passphrase. Write the key without one, readable by its user alone: \
+         `openssl pkey -in encrypted.key -out plain.key`.",
+    ),
     (
         "expected-address",
         "another address is expected after a comma",
