@@ -31,8 +31,6 @@ use super::upgraded::Upgraded;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 
-/// Response heads may have this many header lines.
-const MAX_HEADERS: usize = 256;
 /// hyper's own limit for its buffers, and so for a head.
 const DEFAULT_BUFFER: usize = 8192 + 4096 * 100;
 const SMALLEST_BUFFER: usize = 8192;
@@ -76,7 +74,6 @@ impl H1 {
         let meter = Rc::new(Meter::default());
         let io = TokioIo::new(Metered { stream, meter: Rc::clone(&meter) });
         let mut builder = Builder::new();
-        builder.max_headers(MAX_HEADERS);
         // Not sized by Caddy's `read_buffer`: in hyper that would limit the head as well.
         builder.max_buf_size(target.options.max_response_header.map_or(DEFAULT_BUFFER, |max| max.max(SMALLEST_BUFFER)));
         if let Some(max) = target.options.max_response_header {

@@ -87,7 +87,8 @@ pub struct KeepAlive {
     pub enabled: bool,
     /// How long an unused connection is kept. Default 2 min.
     pub idle: Duration,
-    /// Idle connections kept per worker. Default 32.
+    /// Idle connections kept per worker. Default 1024: as many as were needed at once a moment ago; Caddy's 32 make a
+    /// site with 64 callers open one connection in seven requests.
     pub max_idle_per_host: usize,
     /// TCP keep-alive probes. Default 30 s; `None` turns them off.
     pub probe_interval: Option<Duration>,
@@ -98,7 +99,7 @@ impl Default for KeepAlive {
         Self {
             enabled: true,
             idle: Duration::from_mins(2),
-            max_idle_per_host: 32,
+            max_idle_per_host: 1024,
             probe_interval: Some(Duration::from_secs(30)),
         }
     }

@@ -310,8 +310,8 @@ impl RequestLine<'_> {
     fn write_start(&self, line: &mut Line<'_>, host: &[u8]) {
         match &self.conn.peer {
             Peer::Ip(addr) => {
-                line.plain("remote_ip", addr.ip());
-                line.plain("remote_port", addr.port());
+                line.field("remote_ip", Value::Text(self.conn.peer_ip_value.as_bytes()));
+                line.number_text("remote_port", addr.port().into());
             }
             // As Go names the peer of a unix socket.
             Peer::Unix => {
@@ -319,9 +319,13 @@ impl RequestLine<'_> {
                 line.text("remote_port", "");
             }
         }
-        match self.client_ip {
-            Some(ip) => line.plain("client_ip", ip),
-            None => line.text("client_ip", ""),
+        match (self.client_ip, &self.conn.peer) {
+            // Formatted once a connection.
+            (Some(ip), Peer::Ip(peer)) if ip == peer.ip() => {
+                line.field("client_ip", Value::Text(self.conn.peer_ip_value.as_bytes()));
+            }
+            (Some(ip), _) => line.text("client_ip", &ip.to_string()),
+            (None, _) => line.text("client_ip", ""),
         }
         line.text("proto", if self.version == Version::HTTP_2 { "HTTP/2.0" } else { proto(self.version) });
         line.text("method", self.method.as_str());

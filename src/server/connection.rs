@@ -22,8 +22,8 @@ use crate::compile::address::ListenAddr;
 use crate::compile::runtime::Protocols;
 use crate::http::exchange::{Conn, Peer};
 
-/// Most header fields in a request; Go has no such limit, hyper wants one.
-pub const MAX_HEADERS: usize = 256;
+/// Most header fields in a request. Go has no such limit; hyper parses as many on the stack and wants memory for more.
+pub const MAX_HEADERS: usize = 100;
 /// What an HTTP/2 client says first (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -95,11 +95,7 @@ async fn open(
 
 async fn serve_h1(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
     let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
-    let connection = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_header_size(max_head)
-        .serve_connection(io, service)
-        .with_upgrades();
+    let connection = http1::Builder::new().max_header_size(max_head).serve_connection(io, service).with_upgrades();
     until_drained(std::pin::pin!(connection), http1::UpgradeableConnection::graceful_shutdown, drain).await;
 }
 
