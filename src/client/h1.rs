@@ -1,50 +1,62 @@
 //! One HTTP/1 connection. No task drives it: whoever waits for its response polls it, so a response takes no task hop,
 //! and dropping the response closes the connection there and then. Only when a response begins before the request's
-//! body has ended is the connection handed to a task, since both directions must then move on their own.
+//! body has ended is the connection handed to a task, since both directions must then move on their own ([`relay`]).
+//!
+//! ```text
+//! request ─head─▶ Transmit ─▶ socket ─▶ HeadReader ─head─▶ Receiving ─▶ BodyReader ─▶ response body ─▶ pool
+//! ```
+
+pub mod chunked;
+mod clock;
+pub mod head;
+mod receive;
+mod relay;
+mod transmit;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
-use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
-use super::fault::{self, Reached};
-use super::out_body::{OutBody, Upload};
+use super::fault;
+use super::out_body::OutBody;
 use super::pool::{self, Home};
-use super::stream::{Meter, Metered, Stream};
-use super::target::{KeepAlive, Target, Timeouts};
+use super::stream::Stream;
+use super::target::{KeepAlive, Target};
 use super::ticker::Deadline;
 use super::upgraded::Upgraded;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
+use clock::HeadClock;
+use head::{Head, Receiving};
+use receive::{BodyReader, Fault, HeadReader};
+use transmit::Transmit;
 
-/// hyper's own limit for its buffers, and so for a head.
-const DEFAULT_BUFFER: usize = 8192 + 4096 * 100;
-const SMALLEST_BUFFER: usize = 8192;
+/// Longest response head where none is configured.
+const MAX_HEAD: usize = 400 << 10;
+/// A buffer larger than this is not kept while the connection is idle.
+const LARGEST_KEPT: usize = 4 << 10;
 
 pub(super) struct H1 {
-    sender: SendRequest<OutBody>,
-    connection: Connection<TokioIo<Metered>, OutBody>,
-    meter: Rc<Meter>,
+    stream: Stream,
+    /// Kept for the next request's head.
+    buffer: Vec<u8>,
+    max_head: usize,
     pub remote: Option<SocketAddr>,
     pub home: Home,
     pub keepalive: KeepAlive,
     pub idle_since: Instant,
     permit: Option<OwnedSemaphorePermit>,
-    ended: bool,
+    /// The latest response lets another request follow.
+    may_serve_again: bool,
 }
 
 /// A response head, with the rest of the response behind it.
@@ -56,8 +68,10 @@ pub(super) struct Answer {
 
 pub(super) struct Failure {
     pub error: ProxyError,
-    /// The request, when the connection closed before any of it was written.
-    pub unsent: Option<Box<Request<OutBody>>>,
+    /// The request, where all of it is still at hand.
+    pub request: Option<Box<Request<OutBody>>>,
+    /// None of it was written.
+    pub unsent: bool,
     /// The connection closed without a byte of an answer.
     pub silent: bool,
     /// The upstream says that it did not process the request (HTTP/2 only).
@@ -65,133 +79,123 @@ pub(super) struct Failure {
 }
 
 impl H1 {
-    pub async fn new(
+    pub fn new(
         target: &Target,
         stream: Stream,
         remote: Option<SocketAddr>,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Box<Self>, ProxyError> {
-        let meter = Rc::new(Meter::default());
-        let io = TokioIo::new(Metered { stream, meter: Rc::clone(&meter) });
-        let mut builder = Builder::new();
-        // Not sized by Caddy's `read_buffer`: in hyper that would limit the head as well.
-        builder.max_buf_size(target.options.max_response_header.map_or(DEFAULT_BUFFER, |max| max.max(SMALLEST_BUFFER)));
-        if let Some(max) = target.options.max_response_header {
-            builder.max_header_size(max);
-        }
-        let (sender, connection) = builder
-            .handshake(io)
-            .await
-            .map_err(|e| ProxyError::new(Kind::ConnectFailed, Retry::Safe, format!("{}: {e}", target.label())))?;
-        Ok(Box::new(Self {
-            sender,
-            connection,
-            meter,
+    ) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            buffer: Vec::new(),
+            max_head: target.options.max_response_header.unwrap_or(MAX_HEAD),
             remote,
             home: Home::of(&target.pool),
             keepalive: target.options.keepalive,
             idle_since: Instant::now(),
             permit,
-            ended: false,
-        }))
+            may_serve_again: true,
+        })
     }
 
     /// Sends the request and waits for the response head. Dropping the future closes the connection.
-    pub async fn exchange(self: Box<Self>, target: &Target, request: Request<OutBody>) -> Result<Answer, Failure> {
-        let mut h1 = self;
-        let upload = request.body().upload();
-        let is_connect = request.method() == http::Method::CONNECT;
-        let (read_before, written_before) = (h1.meter.read.get(), h1.meter.written.get());
-        let meter = Rc::clone(&h1.meter);
-        let mut clock = HeadClock::new(&target.options.timeouts);
-        let mut answer = pin!(unconstrained(h1.sender.try_send_request(request)));
-        let mut live = Some(h1);
-        let result = poll_fn(|cx| {
-            let finished = live.as_mut().is_none_or(|h1| h1.drive(cx));
-            // Nothing but polling the connection makes the answer come, and that was done with the real waker.
-            let mut no_waker = Context::from_waker(Waker::noop());
-            let mut polled = answer.as_mut().poll(&mut no_waker);
-            if polled.is_pending() && finished {
-                live = None; // hands back a request that was still queued
-                polled = answer.as_mut().poll(&mut no_waker);
-            }
-            match polled {
-                Poll::Ready(result) => Poll::Ready(Ok(result)),
-                Poll::Pending if finished => Poll::Ready(Err("the connection ended")),
-                Poll::Pending => {
-                    let sent = upload.as_ref().is_none_or(|upload| upload.is_done());
-                    clock.poll(cx, sent, &meter).map(Err)
-                }
-            }
-        })
-        .await;
-        let reached = match (meter.written.get() > written_before, meter.read.get() > read_before) {
-            (_, true) => Reached::Answered,
-            (true, false) => Reached::Written,
-            (false, false) => Reached::Nothing,
+    pub async fn exchange(
+        mut self: Box<Self>,
+        target: &Target,
+        mut request: Request<OutBody>,
+    ) -> Result<Answer, Failure> {
+        if !self.is_idle() {
+            let error = upstream_error(Kind::UpstreamClosed, Retry::Safe, target, "the connection was closed");
+            return Err(Failure { error, request: Some(Box::new(request)), unsent: true, silent: true, again: false });
+        }
+        let spare = request.body().spare();
+        let body = std::mem::replace(request.body_mut(), OutBody::new(Body::Empty));
+        let transmit = Transmit::new(&request, body, std::mem::take(&mut self.buffer));
+        let mut exchange = Exchanging {
+            head: HeadReader::new(self.max_head),
+            h1: self,
+            transmit,
+            sent: false,
+            broken: None,
+            clock: HeadClock::new(&target.options.timeouts),
         };
-        let silent = reached != Reached::Answered;
-        match (result, live) {
-            (Ok(Ok(response)), Some(h1)) => h1.answered(response, upload, is_connect, target).await,
-            (Ok(Ok(_)), None) => Err(Failure::of(Kind::UpstreamClosed, target, "the connection ended")),
-            (Ok(Err(mut failed)), _) => {
-                let unsent = failed.take_message().map(Box::new);
-                let reached = if unsent.is_some() { Reached::Nothing } else { reached };
+        match poll_fn(|cx| exchange.poll(cx)).await {
+            Ok((head, ahead)) => {
+                let Exchanging { mut h1, transmit, sent, .. } = exchange;
+                let unsent = if sent {
+                    h1.keep(transmit.into_buffer());
+                    None
+                } else {
+                    Some(transmit)
+                };
+                h1.answered(head, ahead, request.method(), unsent, target)
+            }
+            Err(ended) => {
+                let silent = !exchange.head.began;
+                let unsent = silent && exchange.transmit.written == 0;
+                let request = spare.map(|body| {
+                    *request.body_mut() = body;
+                    Box::new(request)
+                });
                 Err(Failure {
-                    error: fault::before_head(target, failed.error(), reached),
-                    unsent,
+                    error: ended.error(target, unsent),
+                    unsent: unsent && request.is_some(),
+                    request,
                     silent,
                     again: false,
                 })
             }
-            (Err(what), live) => {
-                let kind = if live.is_some() { Kind::ResponseTimeout } else { Kind::UpstreamClosed };
-                Err(Failure::of(kind, target, what))
-            }
         }
     }
 
-    async fn answered(
+    fn answered(
         mut self: Box<Self>,
-        mut response: Response<Incoming>,
-        upload: Option<Rc<Upload>>,
-        is_connect: bool,
+        mut head: Head,
+        ahead: Bytes,
+        method: &Method,
+        unsent: Option<Transmit>,
         target: &Target,
     ) -> Result<Answer, Failure> {
         let remote = self.remote;
-        let status = response.status();
-        if status == http::StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success()) {
-            response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-            poll_fn(|cx| if self.drive(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-            let parts = self.connection.into_parts();
-            let upgraded = Upgraded::new(parts.io.into_inner().stream, parts.read_buf, self.permit);
-            return Ok(Answer { response: response.map(|_| Body::Empty), upgraded: Some(upgraded), remote });
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches || (*method == Method::CONNECT && head.status.is_success()) {
+            let upgraded = Upgraded::new(self.stream, ahead, self.permit);
+            return Ok(Answer { response: respond(head, Body::Empty), upgraded: Some(upgraded), remote });
         }
-        let uploaded = upload.as_ref().is_none_or(|upload| upload.is_done());
-        if response.body().is_end_stream() {
-            if uploaded {
-                self.give_back();
+        let (receiving, again) = Receiving::of(&mut head, method)
+            .map_err(|why| Failure::of(upstream_error(Kind::UpstreamProtocol, Retry::IfIdempotent, target, why)))?;
+        self.may_serve_again = again;
+        let mut reader = BodyReader::new(receiving, ahead);
+        let whole = if reader.is_ended() { Some(Bytes::new()) } else { reader.whole() };
+        let body = match (whole, unsent) {
+            // What of the request is unsent when its answer is complete was not wanted: the connection ends.
+            (Some(bytes), unsent) => {
+                if unsent.is_none() {
+                    self.give_back(&reader);
+                }
+                Body::from(bytes)
             }
-            return Ok(Answer { response: response.map(|_| Body::Empty), upgraded: None, remote });
-        }
-        let read_timeout = target.options.timeouts.read;
-        let driver = if uploaded { Driver::Here(self) } else { Driver::Task { _ends_with_the_body: spawn(self) } };
-        let label = Arc::clone(&target.label);
-        let response = response.map(|incoming| {
-            Body::stream(H1Body { incoming, driver, label, read_timeout, deadline: Deadline::default() })
-        });
-        Ok(Answer { response, upgraded: None, remote })
+            (None, None) => Body::stream(H1Body {
+                h1: Some(self),
+                reader,
+                label: Arc::clone(&target.label),
+                read_timeout: target.options.timeouts.read,
+                deadline: Deadline::default(),
+            }),
+            (None, Some(transmit)) => relay::start(self, transmit, reader, target),
+        };
+        Ok(Answer { response: respond(head, body), upgraded: None, remote })
     }
 
-    /// Moves bytes both ways. True once the connection has ended.
-    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        self.ended = self.ended || self.connection.poll_without_shutdown(cx).is_ready();
-        self.ended
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() <= LARGEST_KEPT {
+            self.buffer = buffer;
+        }
     }
 
     /// Puts the connection into the pool if it can serve again, else closes it.
-    fn give_back(mut self: Box<Self>) {
-        if self.is_idle() {
+    fn give_back(mut self: Box<Self>, reader: &BodyReader) {
+        if self.may_serve_again && !reader.has_surplus() && self.is_idle() {
             self.idle_since = Instant::now();
             pool::put_h1(self);
         }
@@ -199,117 +203,116 @@ impl H1 {
 
     /// True if the connection is open and waits for a request.
     pub fn is_idle(&mut self) -> bool {
-        !self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+        receive::is_quiet(&mut self.stream, &mut Context::from_waker(Waker::noop()))
     }
+}
+
+fn respond(head: Head, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.version_mut() = head.version;
+    *response.headers_mut() = head.headers;
+    if let Some(reason) = head.reason {
+        response.extensions_mut().insert(reason);
+    }
+    response
+}
+
+/// The time until the response head: both directions move.
+struct Exchanging {
+    h1: Box<H1>,
+    transmit: Transmit,
+    /// All of the request is written.
+    sent: bool,
+    /// Why no more of it can be written. The answer may say more: it is waited for.
+    broken: Option<std::io::Error>,
+    head: HeadReader,
+    clock: HeadClock,
+}
+
+enum Ended {
+    Body(ProxyError),
+    Write(std::io::Error),
+    Read(Fault),
+    Slow(&'static str),
+}
+
+impl Exchanging {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Ended>> {
+        if !self.sent && self.broken.is_none() {
+            match self.transmit.poll(&mut self.h1.stream, cx) {
+                Poll::Ready(Ok(())) => self.sent = true,
+                Poll::Ready(Err(transmit::Fault::Body(error))) => return Poll::Ready(Err(Ended::Body(error))),
+                Poll::Ready(Err(transmit::Fault::Io(error))) => self.broken = Some(error),
+                Poll::Pending => {}
+            }
+        }
+        match self.head.poll(&mut self.h1.stream, cx) {
+            Poll::Ready(Ok(found)) => Poll::Ready(Ok(found)),
+            Poll::Ready(Err(fault)) => Poll::Ready(Err(Ended::Read(fault))),
+            Poll::Pending => {
+                if let Some(error) = self.broken.take() {
+                    return Poll::Ready(Err(Ended::Write(error)));
+                }
+                let stalled = self.transmit.blocked.then_some(self.transmit.written);
+                self.clock.poll(cx, self.sent, stalled).map(|what| Err(Ended::Slow(what)))
+            }
+        }
+    }
+}
+
+impl Ended {
+    fn error(self, target: &Target, unsent: bool) -> ProxyError {
+        let retry = if unsent { Retry::Safe } else { Retry::IfIdempotent };
+        match self {
+            Self::Body(error) => error,
+            Self::Slow(what) => upstream_error(Kind::ResponseTimeout, Retry::IfIdempotent, target, what),
+            Self::Write(error) | Self::Read(Fault::Io(error)) => {
+                upstream_error(Kind::UpstreamClosed, retry, target, error)
+            }
+            Self::Read(Fault::Closed) => {
+                upstream_error(Kind::UpstreamClosed, retry, target, "the connection was closed before an answer")
+            }
+            Self::Read(Fault::Protocol(why)) => {
+                upstream_error(Kind::UpstreamProtocol, Retry::IfIdempotent, target, why)
+            }
+        }
+    }
+}
+
+fn upstream_error(kind: Kind, retry: Retry, target: &Target, what: impl std::fmt::Display) -> ProxyError {
+    ProxyError::new(kind, retry, format!("{}: {what}", target.label()))
 }
 
 impl Failure {
-    pub fn of(kind: Kind, target: &Target, what: &'static str) -> Self {
-        let error = ProxyError::new(kind, Retry::IfIdempotent, format!("{}: {what}", target.label()));
-        Self { error, unsent: None, silent: false, again: false }
+    pub fn of(error: ProxyError) -> Self {
+        Self { error, request: None, unsent: false, silent: false, again: false }
     }
 }
 
-/// The timeouts that run until the response head is there.
-struct HeadClock {
-    limits: Option<Limits>,
-    deadline: Deadline,
-    sent_at: Option<Instant>,
-    blocked_at: Option<(Instant, u64)>,
+/// What broke off a response body.
+fn body_error(label: &str, fault: Fault) -> ProxyError {
+    let why = match fault {
+        Fault::Closed => "the connection was closed within the response body".to_owned(),
+        Fault::Io(error) => error.to_string(),
+        Fault::Protocol(why) => why.to_owned(),
+    };
+    ProxyError::new(Kind::UpstreamBody, Retry::No, format!("{label}: {why}"))
 }
 
-#[derive(Copy, Clone)]
-struct Limits {
-    answer: Option<Duration>,
-    write: Option<Duration>,
-}
-
-impl HeadClock {
-    fn new(timeouts: &Timeouts) -> Self {
-        let answer = match (timeouts.response_header, timeouts.read) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        let limits = Limits { answer, write: timeouts.write };
-        Self {
-            limits: (answer.is_some() || limits.write.is_some()).then_some(limits),
-            deadline: Deadline::default(),
-            sent_at: None,
-            blocked_at: None,
-        }
-    }
-
-    /// Ready with what took too long. `sent` says whether the whole request body was taken.
-    fn poll(&mut self, cx: &mut Context<'_>, sent: bool, meter: &Meter) -> Poll<&'static str> {
-        let Some(limits) = self.limits else { return Poll::Pending };
-        let (limit, since, what) = if meter.blocked.get() {
-            let written = meter.written.get();
-            let since = match self.blocked_at {
-                Some((since, then)) if then == written => since,
-                _ => Instant::now(),
-            };
-            self.blocked_at = Some((since, written));
-            (limits.write, since, "writing the request stalled")
-        } else if sent {
-            (limits.answer, *self.sent_at.get_or_insert_with(Instant::now), "no response in time")
-        } else {
-            (None, Instant::now(), "")
-        };
-        match limit {
-            Some(limit) => self.deadline.set_after(since, limit),
-            None => self.deadline.clear(),
-        }
-        self.deadline.poll(cx).map(|()| what)
-    }
-}
-
-/// Who polls the connection while the response body is read.
-enum Driver {
-    Here(Box<H1>),
-    Task { _ends_with_the_body: Task },
-    Done,
-}
-
-/// Ends the task, and so closes the connection, when dropped.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn spawn(mut h1: Box<H1>) -> Task {
-    let task = poll_fn(move |cx| if h1.drive(cx) { Poll::Ready(()) } else { Poll::Pending });
-    Task(tokio::task::spawn_local(task).abort_handle())
-}
-
+/// The response body. Once it is whole the connection goes back into the pool; dropped before, it is closed.
 struct H1Body {
-    incoming: Incoming,
-    driver: Driver,
+    h1: Option<Box<H1>>,
+    reader: BodyReader,
     label: Arc<str>,
     read_timeout: Option<Duration>,
     deadline: Deadline,
 }
 
 impl H1Body {
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Driver::Here(h1) = &mut self.driver else { return Pin::new(&mut self.incoming).poll_frame(cx) };
-        let mut no_waker = Context::from_waker(Waker::noop());
-        let ready = Pin::new(&mut self.incoming).poll_frame(&mut no_waker);
-        if ready.is_ready() {
-            return ready;
-        }
-        let ended = h1.drive(cx);
-        if ended {
-            self.driver = Driver::Done;
-        }
-        Pin::new(&mut self.incoming).poll_frame(&mut no_waker)
-    }
-
     fn finish(&mut self) {
-        if let Driver::Here(h1) = std::mem::replace(&mut self.driver, Driver::Done) {
-            h1.give_back();
+        if let Some(h1) = self.h1.take() {
+            h1.give_back(&self.reader);
         }
     }
 }
@@ -320,17 +323,18 @@ impl HttpBody for H1Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        match this.poll_incoming(cx) {
+        let Some(h1) = &mut this.h1 else { return Poll::Ready(None) };
+        match this.reader.poll(&mut h1.stream, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.deadline.clear();
-                if this.incoming.is_end_stream() {
+                if this.reader.is_ended() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                this.driver = Driver::Done;
-                Poll::Ready(Some(Err(fault::in_body(&this.label, &error))))
+            Poll::Ready(Some(Err(why))) => {
+                this.h1 = None;
+                Poll::Ready(Some(Err(body_error(&this.label, why))))
             }
             Poll::Ready(None) => {
                 this.finish();
@@ -342,7 +346,7 @@ impl HttpBody for H1Body {
                     this.deadline.set_after(Instant::now(), limit);
                 }
                 this.deadline.poll(cx).map(|()| {
-                    this.driver = Driver::Done;
+                    this.h1 = None;
                     this.deadline.clear();
                     Some(Err(fault::read_timeout(&this.label)))
                 })
@@ -351,10 +355,10 @@ impl HttpBody for H1Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.h1.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.reader.size_hint()
     }
 }

@@ -99,14 +99,21 @@ impl H2 {
         self.in_flight.get() == 0
     }
 
-    /// Sends the request and waits for the response head. Dropping the future resets the stream.
-    pub async fn exchange(self: Rc<Self>, target: &Target, request: Request<OutBody>) -> Result<Answer, Failure> {
+    /// Sends the request and waits for the response head. Dropping the future resets the stream. `may_repeat`: a request
+    /// whose body is at hand comes back with a failure.
+    pub async fn exchange(
+        self: Rc<Self>,
+        target: &Target,
+        request: Request<OutBody>,
+        may_repeat: bool,
+    ) -> Result<Answer, Failure> {
+        let spare = if may_repeat { copy(&request) } else { None };
         let upload = request.body().upload();
         let in_flight = InFlight::new(&self, upload.clone());
         let request = match to_h2(request, target) {
             Ok(request) => request,
             Err(error) => {
-                return Err(Failure { error, unsent: None, silent: false, again: false });
+                return Err(Failure::of(error));
             }
         };
         let read_before = self.meter.read.get();
@@ -128,7 +135,8 @@ impl H2 {
         match result {
             None => {
                 self.silent.set(self.silent.get() || self.meter.read.get() == read_before);
-                Err(Failure::of(Kind::ResponseTimeout, target, "no response in time"))
+                let why = format!("{}: no response in time", target.label());
+                Err(Failure::of(ProxyError::new(Kind::ResponseTimeout, Retry::IfIdempotent, why)))
             }
             Some(Ok(response)) => {
                 let response = response.map(|incoming| {
@@ -146,13 +154,25 @@ impl H2 {
                 Ok(Answer { response, upgraded: None, remote: self.remote })
             }
             Some(Err(mut failed)) => {
-                let unsent = failed.take_message().map(|request| Box::new(from_h2(request)));
-                let reached = if unsent.is_some() { Reached::Nothing } else { Reached::Written };
+                let returned = failed.take_message().map(|request| Box::new(from_h2(request)));
+                let unsent = returned.is_some();
+                let reached = if unsent { Reached::Nothing } else { Reached::Written };
                 let again = fault::is_unprocessed(failed.error());
-                Err(Failure { error: fault::before_head(target, failed.error(), reached), unsent, silent: true, again })
+                let error = fault::before_head(target, failed.error(), reached);
+                Err(Failure { error, request: returned.or(spare), unsent, silent: true, again })
             }
         }
     }
+}
+
+/// The same request again, when its body is at hand.
+fn copy(request: &Request<OutBody>) -> Option<Box<Request<OutBody>>> {
+    let mut copy = Request::new(request.body().spare()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(Box::new(copy))
 }
 
 async fn drive(connection: Rc<RefCell<Option<Conn>>>) {

@@ -39,8 +39,13 @@ impl OutBody {
         self.upload.clone()
     }
 
-    pub fn get(&self) -> &Body {
-        &self.body
+    /// The same body again, when it is at hand.
+    pub fn spare(&self) -> Option<Self> {
+        match &self.body {
+            Body::Empty => Some(Self::new(Body::Empty)),
+            Body::Full(bytes) => Some(Self::new(Body::Full(bytes.clone()))),
+            Body::Stream(_) => None,
+        }
     }
 
     pub fn into_inner(self) -> Body {

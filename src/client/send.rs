@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
+use http::{Request, Response, Uri, Version, header};
 use tokio::time::Instant;
 
 use super::dial::{self, Dialed, Wanted};
@@ -76,10 +75,9 @@ pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<
         };
         let reused = connect.is_none();
         let shared = matches!(connection, Idle::H2(_));
-        let replay = if (reused || shared) && !second { Replay::of(&request, shared) } else { None };
         let result = match connection {
             Idle::H1(h1) => h1.exchange(target, request).await,
-            Idle::H2(h2) => h2.exchange(target, request).await,
+            Idle::H2(h2) => h2.exchange(target, request, !second).await,
         };
         match result {
             Ok(Answer { response, upgraded, remote }) => {
@@ -89,8 +87,8 @@ pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<
             Err(failure) => {
                 // An HTTP/1 connection that was closed before the request is gone now, and the next one may serve. All
                 // else gets one more try, on a connection that cannot be stale.
-                let stale_h1 = failure.unsent.is_some() && !shared;
-                request = next_try(target, failure, replay, reused)?;
+                let stale_h1 = failure.unsent && !shared;
+                request = next_try(target, failure, reused, !second)?;
                 use_pool = use_pool && stale_h1;
                 second = second || !stale_h1;
             }
@@ -127,70 +125,33 @@ async fn acquire(
         }
         Idle::H2(h2)
     } else {
-        let mut h1 = H1::new(target, stream, remote, permit).await?;
+        let mut h1 = H1::new(target, stream, remote, permit);
         h1.keepalive.enabled &= share;
         Idle::H1(h1)
     };
     Ok((connection, Some(took)))
 }
 
-/// What to send after a failure, or the failure.
-fn next_try(
-    target: &Target,
-    failure: Failure,
-    replay: Option<Replay>,
-    reused: bool,
-) -> Result<Request<OutBody>, SendError> {
-    let Failure { error, unsent, silent, again } = failure;
-    if let Some(unsent) = unsent {
-        return if reused { Ok(*unsent) } else { Err(SendError { error, request: Some(give_back(target, *unsent)) }) };
-    }
-    let stale = reused && silent && error.kind == Kind::UpstreamClosed;
-    match replay {
-        Some(replay) if again || (stale && replay.idempotent) => Ok(replay.into_request()),
-        _ => Err(SendError { error, request: None }),
-    }
-}
-
-/// The copy of a request that may have to be sent twice. Made only where that can happen.
-struct Replay {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Option<Bytes>,
-    idempotent: bool,
-}
-
-impl Replay {
-    /// `always`: also for methods that may go twice only if the upstream says that it refused the first.
-    fn of(request: &Request<OutBody>, always: bool) -> Option<Self> {
-        let idempotent = request.method().is_idempotent()
-            || request.headers().contains_key("idempotency-key")
-            || request.headers().contains_key("x-idempotency-key");
-        if !idempotent && !always {
-            return None;
-        }
-        let body = match request.body().get() {
-            Body::Empty => None,
-            Body::Full(bytes) => Some(bytes.clone()),
-            Body::Stream(_) => return None,
+/// What to send after a failure, or the failure. `first`: this was the first that an upstream may have seen.
+fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Result<Request<OutBody>, SendError> {
+    let Failure { error, request, unsent, silent, again } = failure;
+    let Some(request) = request else { return Err(SendError { error, request: None }) };
+    if unsent {
+        return if reused {
+            Ok(*request)
+        } else {
+            Err(SendError { error, request: Some(give_back(target, *request)) })
         };
-        Some(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            body,
-            idempotent,
-        })
     }
+    let stale = reused && silent && error.kind == Kind::UpstreamClosed && is_idempotent(&request);
+    if first && (again || stale) { Ok(*request) } else { Err(SendError { error, request: None }) }
+}
 
-    fn into_request(self) -> Request<OutBody> {
-        let mut request = Request::new(OutBody::new(self.body.map_or(Body::Empty, Body::Full)));
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
+/// May be sent twice: by its method (RFC 9110 section 9.2.2), or as the caller says so.
+fn is_idempotent(request: &Request<OutBody>) -> bool {
+    request.method().is_idempotent()
+        || request.headers().contains_key("idempotency-key")
+        || request.headers().contains_key("x-idempotency-key")
 }
 
 /// To an HTTP proxy a plain request goes in absolute form, with the login for the proxy.

@@ -1,4 +1,4 @@
-//! The byte stream under an HTTP connection: one enum for every kind, and the meter HTTP/1 wraps around it.
+//! The byte stream under an HTTP connection: one enum for every kind, and the meter HTTP/2 wraps around it.
 
 use std::cell::Cell;
 use std::io;
@@ -75,33 +75,15 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Bytes moved on a connection. It tells a stale connection (nothing came back) from a bad answer, and a full socket
-/// from a slow upstream.
+/// Bytes read of a connection: whether its peer gave a sign of life.
 #[derive(Default)]
 pub(super) struct Meter {
     pub read: Cell<u64>,
-    pub written: Cell<u64>,
-    /// The last write found the socket full.
-    pub blocked: Cell<bool>,
 }
 
 pub(super) struct Metered {
     pub stream: Stream,
     pub meter: Rc<Meter>,
-}
-
-impl Metered {
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &result {
-            Poll::Pending => self.meter.blocked.set(true),
-            Poll::Ready(Ok(n)) => {
-                self.meter.blocked.set(false);
-                self.meter.written.set(self.meter.written.get() + *n as u64);
-            }
-            Poll::Ready(Err(_)) => {}
-        }
-        result
-    }
 }
 
 impl AsyncRead for Metered {
@@ -116,8 +98,7 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(result)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -125,8 +106,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(result)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
