@@ -12,7 +12,7 @@
 mod dial;
 pub mod dns;
 mod fault;
-mod h1;
+pub mod h1;
 mod h2;
 mod identity;
 mod out_body;

@@ -23,7 +23,7 @@ pub enum Sending {
 
 impl Sending {
     /// A body of known length has that; for a stream that does not know it, the length stated in the head counts.
-    pub fn of(headers: &HeaderMap, body: &OutBody) -> Self {
+    pub(in crate::client) fn of(headers: &HeaderMap, body: &OutBody) -> Self {
         if body.is_end_stream() {
             return Self::Nothing;
         }
@@ -36,7 +36,7 @@ impl Sending {
 }
 
 /// Appends the head of a request. Framing is ours alone: its body may have been taken out.
-pub fn write(request: &Request<OutBody>, sending: Sending, out: &mut Vec<u8>) {
+pub(in crate::client) fn write(request: &Request<OutBody>, sending: Sending, out: &mut Vec<u8>) {
     let (method, uri) = (request.method(), request.uri());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
