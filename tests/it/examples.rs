@@ -4,11 +4,12 @@
 use crate::golden_adapt::{adapt, first_difference};
 use crate::harness::process::{self, Which, command, run_within};
 use crate::harness::{repository, standin::Authority};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Words that only llmproxy has: such a file is none for Caddy.
-const OURS: &[&str] = &["auth_token"];
+const OURS: &[&str] = &["auth_token", "dns exec"];
 
 #[test]
 fn every_example_is_valid() {
@@ -17,6 +18,10 @@ fn every_example_is_valid() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("cert.pem"), certificate.pem()).unwrap();
     std::fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(directory.path().join("clients-ca.pem"), authority.pem()).unwrap();
+    let program = directory.path().join("dns-record");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::write(directory.path().join("tokens"), "ide the-token-of-the-example\n").unwrap();
     let mut problems = Vec::new();
     for file in examples() {

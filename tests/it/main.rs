@@ -38,6 +38,7 @@ mod jwt_auth;
 mod listener_wrappers;
 mod migrate;
 mod migrate_caddy;
+mod migrate_storage;
 mod models;
 mod ollama_compat;
 mod planted_secrets;

@@ -146,6 +146,12 @@ impl Pebble {
         BufReader::new(log).lines().map_while(Result::ok).filter(|line| line.contains("Added order")).count()
     }
 
+    /// How many accounts have been made.
+    pub fn accounts(&self) -> usize {
+        let log = std::fs::File::open(self.directory.path().join("log")).unwrap();
+        BufReader::new(log).lines().map_while(Result::ok).filter(|line| line.contains("accounts in memory")).count()
+    }
+
     /// The global options of a file that takes its certificates from here.
     pub fn options(&self, storage: &Path, more: &str) -> String {
         format!(
