@@ -1,5 +1,6 @@
 //! Accounts at CAs, kept as Caddy keeps them: `acme/CA/users/EMAIL/NAME.{json,key}`.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
@@ -108,10 +109,16 @@ fn load(keys: &Keys, storage: &FileStorage) -> Result<Option<(Registration, Priv
 
 /// Caddy writes SEC1, the protocol's library reads PKCS 8.
 fn pkcs8(pem: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
-    let unusable = || AcmeError("the ACME account's key is not usable".into());
-    let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| unusable())?;
-    let key = KeyPair::try_from(&der).map_err(|_| unusable())?;
-    Ok(PrivatePkcs8KeyDer::from(key.serialize_der()))
+    let unusable = || AcmeError("the ACME account's key is not usable: it must be one of the curve P-256".into());
+    match PrivateKeyDer::from_pem_slice(pem).map_err(|_| unusable())? {
+        PrivateKeyDer::Pkcs8(key) => Ok(key),
+        PrivateKeyDer::Sec1(key) => {
+            let key = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_sec1_der());
+            let document = key.map_err(|_| unusable())?.to_pkcs8v1().map_err(|_| unusable())?;
+            Ok(PrivatePkcs8KeyDer::from(document.as_ref().to_vec()))
+        }
+        _ => Err(unusable()),
+    }
 }
 
 async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: Http) -> Result<Opened, AcmeError> {
@@ -162,6 +169,22 @@ fn credentials_key(credentials: &instant_acme::AccountCredentials) -> Result<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_caddy_wrote_is_read() {
+        use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+        let pem = pem(sec1.as_ref());
+        Key::from_pkcs8_der(pkcs8(pem.as_bytes()).unwrap()).unwrap();
+        assert!(pkcs8(pem.replace('M', "A").as_bytes()).is_err());
+    }
+
+    fn pem(sec1: &[u8]) -> String {
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(sec1);
+        format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n")
+    }
 
     #[test]
     fn accounts_lie_where_caddy_looks() {
