@@ -2,7 +2,8 @@
 //!
 //! Clients are given `https://HOST/acme/local/directory` (`acme_ca` here and in Caddy, `--server` of certbot); the last but
 //! one word is the authority, another one with `ca ID`. They must trust the root, which is under `pki/authorities/ID/root.crt` in
-//! the certificate storage. Requests to other paths go on to the next directive.
+//! the certificate storage. Requests to other paths go on to the next directive. It stands last in the running order: where another
+//! directive answers every request, put both into a `route`.
 //!
 //! ```text
 //! ca.internal {
@@ -20,9 +21,11 @@
 //!
 //! - `lifetime`: how long certificates are good, `12h` by default; never longer than what signs them (the intermediate is good
 //!   for a week, see the option `pki`). `sign_with_root` lets the root sign them itself. A client may ask for less.
-//! - `challenges`: how names are proved, by default `http-01` and `tls-alpn-01`. They are asked from this machine, on port 80 and
-//!   443 of the name or address, within 10 seconds, following up to 10 redirects to these ports; `validation_ports HTTP
-//!   HTTPS` names others.
+//! - `challenges`: how names are proved, by default in any way: `http-01`, `tls-alpn-01` and, which alone proves wildcards,
+//!   `dns-01`. They are asked from this machine, on port 80 and 443 of the name or address, within 10 seconds, following up to 10
+//!   redirects to these ports; `validation_ports HTTP HTTPS` names others.
+//! - `resolvers`: IP addresses of DNS servers that are asked for the records of `dns-01` and for the addresses of names. The system
+//!   is asked for names that they do not know, and for all without `resolvers`.
 //! - `allow` and `deny`: which names are signed; by default all but wildcards. `*.name` stands for one label. Where `allow` stands, nothing
 //!   else is signed: with `domains` alone no address. What `deny` names is never signed, nor a wildcard that covers it.
 //!   `allow_wildcard_names` permits wildcards.
@@ -58,6 +61,7 @@ mod request;
 mod store;
 mod validate;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +101,7 @@ pub const DIRECTIVE: Directive = Directive {
         syntax: "acme_server [matcher] { ca <id>  lifetime <duration>  resolvers <addresses…>  challenges <names…>  allow_wildcard_names  allow|deny { domains <names…>  ip_ranges <ranges…> }  sign_with_root  eab <id> <key>  validation_ports <http> <https> }",
         examples: &[
             "acme_server",
-            "acme_server {\n\tca staff\n\tlifetime 24h\n\tchallenges http-01\n\tallow {\n\t\tdomains *.internal\n\t\tip_ranges 10.0.0.0/8\n\t}\n\tdeny {\n\t\tdomains secret.internal\n\t}\n}",
+            "acme_server {\n\tca staff\n\tlifetime 24h\n\tchallenges http-01 dns-01\n\tresolvers 10.0.0.53\n\tallow_wildcard_names\n\tallow {\n\t\tdomains *.internal\n\t\tip_ranges 10.0.0.0/8\n\t}\n\tdeny {\n\t\tdomains secret.internal\n\t}\n}",
             "acme_server {\n\teab team-a MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n\tvalidation_ports 8080 8443\n\tsign_with_root\n}",
         ],
         rejected: &[
@@ -105,6 +109,7 @@ pub const DIRECTIVE: Directive = Directive {
             ("acme_server {\n\tlifetime long\n}", "invalid-duration"),
             ("acme_server {\n\tallow {\n\t\tnames a\n\t}\n}", "unknown-subdirective"),
             ("acme_server {\n\tallow {\n\t\tip_ranges 10.0.0\n\t}\n}", "invalid-ip-range"),
+            ("acme_server {\n\tresolvers dns.internal\n}", "invalid-value"),
             ("acme_server {\n\tchallenges http-02\n}", "invalid-value"),
             ("acme_server {\n\teab team-a short\n}", "weak-secret"),
             ("acme_server {\n\teab team-a {header.X-Key}\n}", "token-not-fixed"),
@@ -272,9 +277,6 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
     if !config.host.is_empty() {
         return Err(CompileError::not_supported("a host of the ACME server's own (`host`)"));
     }
-    if !config.resolvers.is_empty() {
-        return Err(CompileError::not_supported("`resolvers` of an ACME server"));
-    }
     let id = if config.ca.is_empty() { LOCAL } else { &config.ca };
     let settings = Settings {
         ca: id.to_owned(),
@@ -287,12 +289,13 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
     };
     let state = State::of(&cx.storage, id)
         .map_err(|e| CompileError::new("invalid-value", format!("the system gives no randomness: {e}")))?;
+    let names = Names { resolvers: resolvers(&config.resolvers)? };
     let ports = config.validation_ports.unwrap_or(Ports { http: 80, https: 443 });
     let prefix = if config.path_prefix.is_empty() { PREFIX } else { &config.path_prefix };
     Ok(Handler::Async(Box::new(Gate {
         prefix: format!("/{}/{id}/", prefix.trim_matches('/')).replace("//", "/"),
         ca: Arc::new(Ca { settings, state }),
-        validator: Arc::new(Validator { names: Names, http_port: ports.http, https_port: ports.https }),
+        validator: Arc::new(Validator { names, http_port: ports.http, https_port: ports.https }),
     })))
 }
 
@@ -308,7 +311,7 @@ fn lifetime(told: Option<Nanos>) -> Result<Duration, CompileError> {
 
 fn methods(told: &[String]) -> Result<Vec<Method>, CompileError> {
     if told.is_empty() {
-        return Ok(vec![Method::Http, Method::TlsAlpn]);
+        return Ok(Method::ALL.map(|(_, method)| method).to_vec());
     }
     let mut methods = Vec::new();
     for name in told {
@@ -316,14 +319,24 @@ fn methods(told: &[String]) -> Result<Vec<Method>, CompileError> {
             CompileError::new("invalid-value", format!("`{name}` is not a challenge"))
                 .help("there are `http-01`, `tls-alpn-01` and `dns-01`")
         })?;
-        if method == Method::Dns {
-            return Err(CompileError::not_supported("the challenge `dns-01` of an ACME server"));
-        }
         if !methods.contains(&method) {
             methods.push(method);
         }
     }
     Ok(methods)
+}
+
+fn resolvers(told: &[String]) -> Result<Vec<SocketAddr>, CompileError> {
+    let address = |text: &String| {
+        // Caddy writes networks before addresses; UDP is asked first and TCP where an answer does not fit.
+        let plain = text.strip_prefix("udp/").or_else(|| text.strip_prefix("tcp/")).unwrap_or(text);
+        let port_53 = || plain.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        plain.parse::<SocketAddr>().or_else(|_| port_53()).map_err(|_| {
+            CompileError::new("invalid-value", format!("`{text}` is not the IP address of a DNS server"))
+                .help("for example `10.0.0.53` or `[fd00::53]:5353`")
+        })
+    };
+    told.iter().map(address).collect()
 }
 
 fn policy(told: Option<&Policy>) -> Result<policy::Policy, CompileError> {

@@ -1,8 +1,12 @@
-//! Clients that others wrote obtain from our CA: Caddy, rustls-acme.
+//! Clients that others wrote obtain from our CA: Caddy, certbot, rustls-acme.
 
-use crate::harness::process::{Proxy, Which, caddy_or_skip, free_port};
+use super::client::{self, Client, Web, b64};
+use crate::harness::client::request;
+use crate::harness::process::{Proxy, Which, caddy_or_skip, free_port, run_within};
 use crate::harness::tls;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,4 +129,143 @@ fn rustls_acme_obtains_a_certificate() {
     });
     obtained.unwrap_or_else(|_| panic!("no certificate: {}", ca.proxy.log()));
     assert!(ca.proxy.log().contains("certificate issued over ACME"));
+}
+
+/// Whether certbot and a name server for it are installed; says so when they are not.
+fn certbot_or_skip() -> bool {
+    let found = |program: &str| Command::new(program).arg("--help").output().is_ok();
+    let both = found("certbot") && found("pebble-challtestsrv");
+    if !both {
+        eprintln!("skipped: certbot or pebble is not installed");
+    }
+    both
+}
+
+fn certbot(ca: &OurCa, folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new("certbot");
+    for option in ["--config-dir", "--work-dir", "--logs-dir"] {
+        command.arg(option).arg(folder);
+    }
+    command.args(["--non-interactive", "--server", &ca.url()]).args(arguments);
+    command.env("REQUESTS_CA_BUNDLE", ca.root_file());
+    // Python on a busy machine takes its time.
+    let output = run_within(&mut command, PATIENCE * 2);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said)
+}
+
+/// A name server that knows every name as this machine, and the port on which it is told more.
+struct NameServer {
+    process: std::process::Child,
+    port: u16,
+    management: u16,
+}
+
+impl NameServer {
+    fn start() -> Self {
+        let (port, management) = (free_port(), free_port());
+        let mut command = Command::new("pebble-challtestsrv");
+        command.args(["-dns01", &format!("127.0.0.1:{port}"), "-management", &format!("127.0.0.1:{management}")]);
+        command.args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-defaultIPv4",
+            "127.0.0.1",
+            "-defaultIPv6",
+            "",
+        ]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let server = Self { process, port, management };
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", management)).is_err() {
+            assert!(began.elapsed() < PATIENCE, "no name server");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn set_text(&self, name: &str, value: &str) {
+        let body = serde_json::json!({"host": format!("{name}."), "value": value}).to_string();
+        let answer = request(
+            self.management,
+            format!(
+                "POST /set-txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        );
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn certbot_obtains_renews_and_revokes() {
+    if !certbot_or_skip() {
+        return;
+    }
+    let (names, folder) = (NameServer::start(), tempfile::tempdir().unwrap());
+    let ca = OurCa::start(&format!("\t\tresolvers 127.0.0.1:{}\n\t\teab {EAB_ID} {EAB_KEY}\n", names.port));
+    let port = ca.http_port.to_string();
+    let run = |arguments: &[&str]| {
+        let (fine, said) = certbot(&ca, folder.path(), arguments);
+        assert!(fine, "{arguments:?}: {said}\n--- the CA:\n{}", ca.proxy.log());
+    };
+    let obtain = ["certonly", "--standalone", "--http-01-port", &port, "-d", "a.test", "-d", "b.test"];
+    let account = ["--agree-tos", "-m", "a@b.test", "--eab-kid", EAB_ID, "--eab-hmac-key"];
+    let (fine, said) =
+        certbot(&ca, folder.path(), &[&obtain[..], &account, &["d3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmc"]].concat());
+    assert!(!fine && said.contains("external account"), "a wrong key: {said}");
+    run(&[&obtain[..], &account, &[EAB_KEY]].concat());
+    let chain = folder.path().join("live/a.test/fullchain.pem");
+    let first = std::fs::read_to_string(&chain).unwrap();
+    for name in ["a.test", "b.test"] {
+        super::verify(&first, &ca.root(), name);
+    }
+    run(&["renew", "--force-renewal", "--no-random-sleep-on-renew", "--http-01-port", &port]);
+    let second = std::fs::read_to_string(&chain).unwrap();
+    assert_ne!(first, second);
+    run(&["revoke", "--no-delete-after-revoke", "--cert-path", chain.to_str().unwrap(), "--reason", "superseded"]);
+    run(&["unregister"]);
+    let log = ca.proxy.log();
+    assert!(log.contains("certificate revoked over ACME") && log.contains("ACME account deactivated"), "{log}");
+}
+
+#[test]
+fn a_wildcard_is_proved_over_dns_alone() {
+    if !certbot_or_skip() {
+        return;
+    }
+    let (names, storage) = (NameServer::start(), tempfile::tempdir().unwrap());
+    let options = format!("\t\tresolvers udp/127.0.0.1:{}\n\t\tallow_wildcard_names\n", names.port);
+    let (proxy, port) = super::start(storage.path(), free_port(), &options);
+    let client = Client::registered(port);
+    let order = client.order(&["*.a.test"]);
+    let authorization = client.post(order.json()["authorizations"][0].as_str().unwrap(), "").json();
+    let challenges = authorization["challenges"].as_array().unwrap();
+    assert_eq!((challenges.len(), &challenges[0]["type"]), (1, &"dns-01".into()), "{authorization}");
+    let key_authorization = format!("{}.{}", challenges[0]["token"].as_str().unwrap(), client.key.thumbprint());
+    names.set_text("_acme-challenge.a.test", "something else");
+    names.set_text("_acme-challenge.a.test", &b64(Sha256::digest(key_authorization)));
+    let ready = client.prove(&order, &Web::start(), "dns-01");
+    assert_eq!(ready["status"], "ready", "{ready} {}", proxy.log());
+    let csr = serde_json::json!({"csr": client::csr(&["*.a.test"])}).to_string();
+    let done = client.post(ready["finalize"].as_str().unwrap(), &csr).json();
+    let chain = client.post(done["certificate"].as_str().unwrap(), "").text();
+    let root = std::fs::read_to_string(storage.path().join("pki/authorities/local/root.crt")).unwrap();
+    super::verify(&chain, &root, "x.a.test");
+
+    // Without the record the order ends.
+    let order = client.order(&["b.test"]);
+    let failed = client.prove(&order, &Web::start(), "dns-01");
+    assert_eq!(failed["error"]["type"], "urn:ietf:params:acme:error:dns", "{failed}");
 }
