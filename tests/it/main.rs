@@ -48,6 +48,7 @@ mod reload;
 mod sdk;
 mod secrets;
 mod streaming;
+mod system_calls;
 mod tls;
 mod token_commands;
 mod trust;
