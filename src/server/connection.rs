@@ -79,6 +79,10 @@ async fn open(
         let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
         stream.give_back(seen);
         let (h2, prefix) = if spec.protocols.h2c { sniff(&mut stream).await } else { (false, Vec::new()) };
+        if spec.protocols.h2c && !h2 && !spec.protocols.h1 {
+            // `protocols h2c` alone: as Caddy, nothing is said to those who speak something else.
+            return;
+        }
         (Transport::Plain(stream), None, Protocols { h1: !h2, h2, h2c: h2 }, prefix)
     };
     let (peer, local) = ends;

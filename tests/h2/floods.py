@@ -76,7 +76,7 @@ def never_reading(pid):
     client = Client(PORT, TLS, first_settings=[(4, (1 << 31) - 1)], receive_buffer=4096)
     client.send(window_update(0, (1 << 31) - 1 - 65535))
     for number in range(200):
-        client.send(request(client, number, "/sse?n=0&ms=0"))
+        client.send(request(client, number, "/firehose"))
     most = 0
     for _ in range(15):
         time.sleep(0.1)
@@ -90,7 +90,7 @@ def no_window(pid):
     client = Client(PORT, TLS, first_settings=[(4, 0)])
     before = memory(pid)
     for number in range(200):
-        client.send(request(client, number, "/sse?n=0&ms=0"))
+        client.send(request(client, number, "/firehose"))
     client.until(lambda: len(client.heads) == 200)
     most = 0
     for _ in range(10):

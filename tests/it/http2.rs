@@ -4,8 +4,10 @@
 
 use crate::harness::process::{Proxy, Which, free_port, run_within};
 use crate::harness::repository;
-use crate::harness::upstream::{Event, Upstream};
+use crate::harness::upstream::{Event, Upstream, spawn};
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,17 +16,34 @@ struct Site {
     proxy: Proxy,
     plain: u16,
     tls: u16,
-    _stuck: std::net::TcpListener,
+    _stuck: TcpListener,
+}
+
+/// Answers every request with a body without end.
+fn firehose() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+                while stream.write_all(&[b'x'; 32 << 10]).is_ok() {}
+            });
+        }
+    });
+    address
 }
 
 impl Site {
     fn start(options: &str) -> Self {
         let (upstream, plain, tls) = (Upstream::start("U"), free_port(), free_port());
         // Accepts into its queue, and never reads.
-        let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
         let routes = format!(
-            "\trespond /local \"hello, hello\"\n\treverse_proxy /stuck {}\n\treverse_proxy {}\n",
+            "\trespond /local \"hello, hello\"\n\treverse_proxy /stuck {}\n\treverse_proxy /firehose {}\n\treverse_proxy {}\n",
             stuck.local_addr().unwrap(),
+            firehose(),
             upstream.address()
         );
         let file = format!(
@@ -183,6 +202,17 @@ fn a_drain_finishes_what_is_open() {
     assert_eq!((&said["clean"], &said["mute closed"]), (&json!(true), &json!(true)), "{said}");
     assert!(said["after"].as_f64().unwrap() < 12.0, "a client that never answers holds up the stop: {said}");
     assert!(site.proxy.ends_within(Duration::from_secs(10)).is_some_and(|status| status.success()));
+}
+
+#[test]
+fn clear_text_http2_alone_leaves_http1_unanswered() {
+    let port = free_port();
+    let file = format!(
+        "{{\n\tadmin off\n\tauto_https off\n\tservers {{\n\t\tprotocols h2c\n\t}}\n}}\nhttp://:{port} {{\n\trespond ok\n}}\n"
+    );
+    let _proxy = Proxy::start(Which::Llmproxy, &file, port);
+    let answer = crate::harness::client::request(port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(answer.err(), Some(crate::harness::client::NoResponse::Closed));
 }
 
 #[test]
