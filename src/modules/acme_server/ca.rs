@@ -109,7 +109,7 @@ impl State {
     ) -> Result<&'a mut Counts, Problem> {
         let due = turn.as_ref().is_none_or(|counts| {
             let age = now - counts.swept;
-            age >= SWEEP || age < 0 || (age >= SWEEP_IN_NEED && needed(counts))
+            !(0..SWEEP).contains(&age) || (age >= SWEEP_IN_NEED && needed(counts))
         });
         if due {
             *turn = Some(Counts { accounts: self.store.accounts()?, orders: self.store.sweep(now)?, swept: now });

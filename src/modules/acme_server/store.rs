@@ -142,7 +142,7 @@ impl Store {
     fn key(&self, path: &[&str]) -> Result<String, Problem> {
         // Parts come from URLs: only what we make ourselves is looked for.
         let ours = |part: &&str| (1..=64).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
-        if !path.iter().all(|part| ours(part)) {
+        if !path.iter().all(ours) {
             return Err(Problem::not_found("object"));
         }
         Ok(format!("{}/{}.json", self.root, path.join("/")))
