@@ -160,8 +160,18 @@ fn reference_and_examples_agree_with_the_registry() {
     assert!(!proxyfiles.is_empty());
     for file in proxyfiles {
         let text = std::fs::read_to_string(&file).unwrap();
-        // One tab deep in a site block: a directive, a matcher or the end of a block.
-        for line in text.lines().filter(|line| line.starts_with('\t') && !line.starts_with("\t\t")) {
+        // One tab deep in a site block: a directive, a matcher or the end of a block. The block without an address holds
+        // global options.
+        let mut global = false;
+        for line in text.lines() {
+            global = match line {
+                "{" => true,
+                "}" => false,
+                _ => global,
+            };
+            if global || !line.starts_with('\t') || line.starts_with("\t\t") {
+                continue;
+            }
             let word = words(line).next().unwrap_or_default();
             let elsewhere = word.is_empty() || word.starts_with(['@', '#', '}']) || word == "import";
             if !elsewhere && REGISTRY.directive(word).is_none() {
