@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::authorities;
 use super::auto_https::Additions;
 use super::dns_challenge;
+use super::on_demand;
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer};
@@ -28,13 +29,22 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
         cx.at("pki", |cx| plan.authorities = authorities::authorities(config.apps.pki.as_ref(), cx));
         // For `acme_server`, which issues from the same authorities.
         cx.storage.clone_from(&plan.storage);
-        let Policies { policies, renew_interval, .. } =
-            cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
-        plan.renew_interval = renew_interval.positive().unwrap_or(RENEW_INTERVAL);
+        let read = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
+        plan.renew_interval = read.renew_interval.positive().unwrap_or(RENEW_INTERVAL);
+        let mut demand = cx.at("tls", |cx| {
+            cx.at("automation", |cx| on_demand::demand(&read, |i| Arc::new(automation(&read.policies, i)), cx))
+        });
+        let policies = read.policies;
         let mut wanted: BTreeMap<String, Option<&String>> =
             names.iter().map(|(name, server)| (name.clone(), Some(server))).collect();
         let named: BTreeSet<String> = named_by_tls(config).collect();
         wanted.extend(named.iter().filter(|n| !names.contains_key(*n) && !store.covers(n)).map(|n| (n.clone(), None)));
+        // Before wildcards are looked at: one that is on demand is no certificate for others to share.
+        wanted.retain(|name, _| {
+            let waits = policies.get(choose(&policies, name)).is_some_and(on_demand::is_on_demand);
+            demand.iter_mut().filter(|_| waits).for_each(|demand| demand.written.extend([name.clone()]));
+            !waits
+        });
         // One message for all names that share a fault.
         let mut refused: BTreeMap<Option<&String>, Vec<String>> = BTreeMap::new();
         let mut made: BTreeMap<usize, Arc<Automation>> = BTreeMap::new();
@@ -51,6 +61,7 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
                 plan.names.insert(name, Arc::clone(automation));
             }
         }
+        plan.on_demand = demand.map(Arc::new);
         for (server, names) in refused {
             refuse(server, &names, cx);
         }

@@ -16,6 +16,7 @@ mod host_index;
 mod lints;
 pub mod load;
 pub mod logs;
+mod on_demand;
 pub mod runtime;
 mod server;
 mod storage;

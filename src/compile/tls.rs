@@ -12,7 +12,7 @@ use super::dns_challenge;
 use super::runtime::Protocols;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::nanos::Nanos;
-use crate::config::tls_types::{Automation, AutomationPolicy, CertificateSelection, ConnectionPolicy};
+use crate::config::tls_types::{CertificateSelection, ConnectionPolicy};
 use crate::config::types::{Module, TlsApp, module_id};
 use crate::http::{ip_range, regexp};
 use crate::storage::FileStorage;
@@ -36,25 +36,6 @@ pub fn refuse_unsupported(app: &TlsApp, cx: &mut CompileCx<'_>) {
         }
     }
     dns_challenge::provider_of_app(app, cx);
-    if app.automation.is_some() {
-        cx.at("automation", |cx| refuse_on_demand(app.automation.as_ref(), cx));
-    }
-}
-
-/// Certificates made during the handshake.
-fn refuse_on_demand(automation: Option<&Value>, cx: &mut CompileCx<'_>) {
-    let automation: Automation = match automation.map(read_value).transpose() {
-        Ok(read) => read.unwrap_or_default(),
-        Err(error) => return cx.report(error),
-    };
-    for (i, policy) in automation.policies.iter().enumerate() {
-        let what = match policy {
-            AutomationPolicy { on_demand: true, .. } => "a certificate on demand",
-            AutomationPolicy { get_certificate, .. } if !get_certificate.is_empty() => "`get_certificate`",
-            _ => continue,
-        };
-        cx.at("policies", |cx| cx.at(i, |cx| cx.report(CompileError::not_supported(what))));
-    }
 }
 
 /// `session_tickets`.

@@ -44,6 +44,28 @@
 //! next, which resumes the order. The option `acme_dns PROVIDER …` does all this for
 //! every site, `tls_resolvers` names resolvers for all. A site whose name a managed wildcard covers shares its certificate,
 //! unless it says `tls force_automate`.
+//!
+//! `on_demand` has the certificate made when the first client asks for the name, which waits meanwhile. So a site can be for
+//! names that nobody wrote down, such as those of customers. Somebody must say which names these are: the global option
+//! `on_demand_tls` names a URL that is asked with `?domain=NAME`, and any 2xx answer is a yes.
+//!
+//! ```text
+//! {
+//!     on_demand_tls {
+//!         ask http://localhost:5555/check
+//!     }
+//! }
+//! https:// {
+//!     tls {
+//!         on_demand
+//!     }
+//!     reverse_proxy localhost:8000
+//! }
+//! ```
+//!
+//! `get_certificate http URL` asks another program for the certificate, with `server_name`, `signature_schemes`,
+//! `cipher_suites` and `local_ip` in the query: 200 with the chain and its key as PEM, or 204 when it has none and the issuers
+//! are to be asked.
 
 mod client_auth;
 
@@ -78,6 +100,8 @@ pub const DIRECTIVE: Directive = Directive {
             "tls {\n\tprotocols tls1.2 tls1.3\n\tcurves x25519 secp256r1\n\talpn h2 http/1.1\n}",
             "tls {\n\tdns cloudflare {env.CF_API_TOKEN}\n\tresolvers 1.1.1.1\n}",
             "tls {\n\tdns exec /usr/local/bin/dns-record --zone example.com {\n\t\ttimeout 30s\n\t}\n\tpropagation_timeout 5m\n}",
+            "tls internal {\n\ton_demand\n}",
+            "tls {\n\tget_certificate http http://localhost:5555/certificate\n}",
             "tls {\n\tissuer acme {\n\t\tdir https://acme.example.com/directory\n\t\tdisable_http_challenge\n\t}\n\tissuer internal\n}",
         ],
         rejected: &[
@@ -93,6 +117,7 @@ pub const DIRECTIVE: Directive = Directive {
             ("tls {\n\tresolvers 1.1.1.1\n}", "contradicting-options"),
             ("tls internal {\n\tca https://acme.example.com\n}", "contradicting-options"),
             ("tls {\n\tprotocol tls1.3\n}", "unknown-subdirective"),
+            ("tls {\n\tget_certificate vault\n}", "unknown-module"),
             ("tls {\n\trenewal_window_ratio 2\n}", "invalid-number"),
         ],
         adapt_only: false,

@@ -69,7 +69,7 @@ async fn open(
     let Some(seen) = wrappers::pass(&wrappers.before_tls, &mut stream, &mut ends, max_head).await else { return };
     stream.give_back(seen);
     let (transport, tls, protocols, prefix) = if spec.tls {
-        let accepted = handshake::accept(&worker, &live, &spec, stream, &state, &ends).await;
+        let accepted = handshake::accept(&worker, &live, &spec, stream, &state, &ends, drain).await;
         let Some((mut stream, facts)) = accepted else { return };
         let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
         let h2 = facts.alpn.as_deref() == Some("h2");

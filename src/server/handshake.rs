@@ -16,11 +16,12 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use super::awaited_certificate;
 use super::conn_state::ConnState;
 use super::socket::Plain;
 use super::worker::{Live, Worker};
@@ -96,11 +97,12 @@ pub async fn accept(
     mut stream: Plain,
     state: &Arc<ConnState>,
     (peer, local): &(Peer, Option<SocketAddr>),
+    drain: &mut watch::Receiver<bool>,
 ) -> Option<(TlsStream<Plain>, TlsFacts)> {
     let server = live.runtime.servers.get(spec.server)?;
     let tls = server.tls.as_ref()?;
     let limit = server.limits.read_header.map_or(LIMIT, |told| told.min(LIMIT));
-    let entered = worker.handshakes.enter(state);
+    let mut entered = worker.handshakes.enter(state);
     let accepted = noted(timeout(limit, read_hello(&mut stream)).await)?;
     let hello = accepted.client_hello();
     if asks_for_challenge(&hello) {
@@ -108,6 +110,14 @@ pub async fn accept(
         return None;
     }
     let about = Hello { server_name: hello.server_name(), remote: ip_of(peer), local: local.map(|l| l.ip()) };
+    if let Some(waiting) = awaited_certificate::look(live, tls, &hello, &about) {
+        // Who waits for a certificate is bounded elsewhere.
+        drop(entered);
+        if !awaited_certificate::wait(waiting, state, drain).await {
+            return None;
+        }
+        entered = worker.handshakes.enter(state);
+    }
     let Some(config) = tls.choose(&about) else {
         tracing::debug!(server_name = about.server_name, "no TLS for this client");
         let _ = timeout(limit, stream.write_all(REFUSAL)).await;

@@ -7,6 +7,7 @@
 //! ```
 
 mod access_log;
+mod awaited_certificate;
 mod conn_state;
 mod connection;
 pub mod control;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::acme::Kind;
 use super::authority::AuthoritySettings;
 use super::key_type::KeyType;
+use super::on_demand::Demand;
 use crate::config::tls_types::Issuer;
 use crate::storage::FileStorage;
 
@@ -22,6 +23,8 @@ pub struct Plan {
     pub challenges: Vec<Kind>,
     /// How often it is looked at whether a certificate is to be renewed.
     pub renew_interval: Duration,
+    /// Names that get a certificate when a client asks for them; `None` = none do.
+    pub on_demand: Option<Arc<Demand>>,
 }
 
 impl Default for Plan {
@@ -32,6 +35,7 @@ impl Default for Plan {
             authorities: BTreeMap::new(),
             challenges: Vec::new(),
             renew_interval: RENEW_INTERVAL,
+            on_demand: None,
         }
     }
 }

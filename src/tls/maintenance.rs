@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 use super::acme::Board;
 use super::automation::{Automation, Plan};
 use super::managed::ManagedStore;
-use source::Source;
+use super::on_demand::Desk;
+pub(super) use source::Source;
 
 /// Longest that a reload waits for certificates that can be had at once.
 const PREPARE_LIMIT: Duration = Duration::from_secs(10);
@@ -49,9 +50,21 @@ pub struct CertificateState {
     pub not_after: String,
     /// Why the latest attempt failed; empty when it did not.
     pub error: String,
+    /// Had when a client asked for the name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_demand: bool,
 }
 
-type States = Arc<Mutex<HashMap<String, CertificateState>>>;
+pub(super) type States = Arc<Mutex<HashMap<String, CertificateState>>>;
+
+/// Changes what is told of a name.
+pub(super) fn note(states: &States, name: &str, change: impl FnOnce(&mut CertificateState)) {
+    let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = states
+        .entry(name.to_owned())
+        .or_insert_with(|| CertificateState { name: name.to_owned(), ..CertificateState::default() });
+    change(state);
+}
 
 impl Maintenance {
     /// Starts the thread.
@@ -60,6 +73,7 @@ impl Maintenance {
         let states = States::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let own_states = Arc::clone(&states);
+        Desk::shared().open(runtime.handle().clone(), Arc::clone(&store), Arc::clone(&states));
         std::thread::Builder::new().name("certificates".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut keeper = Keeper { store, states: own_states, tasks: HashMap::new() };
@@ -122,13 +136,7 @@ impl Drop for Task {
 
 impl Keeper {
     fn source(&self, plan: &Arc<Plan>, automation: &Arc<Automation>) -> Source {
-        Source {
-            plan: Arc::clone(plan),
-            automation: Arc::clone(automation),
-            store: Arc::clone(&self.store),
-            states: Arc::clone(&self.states),
-            window: Mutex::default(),
-        }
+        Source::new(plan, automation, &self.store, &self.states)
     }
 
     async fn prepare(&self, plan: &Arc<Plan>) {
@@ -153,6 +161,7 @@ impl Keeper {
         let mut issuers: Vec<String> = plan
             .names
             .values()
+            .chain(plan.on_demand.iter().flat_map(|demand| demand.automations()))
             .flat_map(|automation| &automation.issuers)
             .filter(|issuer| issuer.acme().is_some())
             .map(source::issuer_key)
@@ -160,8 +169,10 @@ impl Keeper {
         issuers.sort_unstable();
         issuers.dedup();
         Board::shared().look_into(plan.storage.clone(), issuers);
-        self.store.keep_only(|name| plan.names.contains_key(name));
-        self.states.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| plan.names.contains_key(name));
+        let on_demand = Desk::shared().apply(plan);
+        let is_wanted = |name: &str| plan.names.contains_key(name) || on_demand(name);
+        self.store.keep_only(is_wanted);
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_wanted(name));
     }
 
     fn is_looked_after(&self, plan: &Plan, name: &str, automation: &Automation) -> bool {

@@ -45,6 +45,11 @@ impl ManagedStore {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), certificate);
     }
 
+    pub fn remove(&self, names: &[Arc<str>]) {
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        names.iter().for_each(|name| drop(by_name.remove(&**name)));
+    }
+
     /// Forgets what is not among the names.
     pub fn keep_only(&self, wanted: impl Fn(&str) -> bool) {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).retain(|name, _| wanted(name));

@@ -15,6 +15,7 @@ mod client_auth;
 mod key_type;
 pub mod maintenance;
 mod managed;
+pub mod on_demand;
 mod policy;
 mod resolver;
 pub mod subject;

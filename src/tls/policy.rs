@@ -128,6 +128,14 @@ impl ServerTls {
         Ok(Self { policies })
     }
 
+    /// The name, in lower case, that a certificate must be had for; `None` when one given by file serves the client
+    /// anyway, or when it is to be refused.
+    #[must_use]
+    pub fn name_to_have(&self, hello: &Hello<'_>) -> Option<String> {
+        let chosen = self.policies.iter().find(|p| p.matchers.iter().all(|m| m.admits(hello)))?;
+        if chosen.drop { None } else { chosen.resolver.name_to_have(hello.server_name, hello.local) }
+    }
+
     /// The settings for a connection; `None` when it is to be refused.
     #[must_use]
     pub fn choose(&self, hello: &Hello<'_>) -> Option<Arc<ServerConfig>> {

@@ -110,6 +110,19 @@ pub struct Resolver {
 }
 
 impl Resolver {
+    /// The name that a certificate must be had for; `None` when one given by file serves the client anyway.
+    pub fn name_to_have(&self, server_name: Option<&str>, local: Option<IpAddr>) -> Option<String> {
+        if self.selection.narrows() {
+            return None;
+        }
+        let name = match (server_name, &self.selection.default_sni) {
+            (Some(name), _) => name.to_ascii_lowercase(),
+            (None, Some(default)) => default.clone(),
+            (None, None) => local?.to_string(),
+        };
+        (!self.store.covers(&name)).then_some(name)
+    }
+
     /// The certificate for a server name. A policy that selects serves its certificate for any name, as Caddy does: the
     /// admin gave that file for that site.
     fn find(&self, name: Option<&str>, supports: impl Fn(&CertifiedKey) -> bool) -> Option<Arc<CertifiedKey>> {

@@ -20,6 +20,19 @@ pub fn qualifies_for_public(name: &str) -> bool {
     qualifies(name) && wildcard_fits && !is_internal(name) && parse_ip(name).is_none() && name.contains('.')
 }
 
+/// Whether this is the name of one host, as clients may write it: letters, digits and hyphens in labels of their
+/// allowed lengths; or an IP address.
+#[must_use]
+pub fn is_host(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    parse_ip(name).is_some() || (name.len() <= 253 && name.split('.').all(is_label))
+}
+
 /// Names that mean this machine or this network.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
@@ -84,6 +97,19 @@ mod tests {
             ("a b.com", false, false),
         ] {
             assert_eq!((qualifies(name), qualifies_for_public(name)), (possible, public), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_one_host() {
+        let (longest, too_long) = (vec!["a".repeat(49); 5].join("."), vec!["a".repeat(50); 5].join("."));
+        for name in ["a", "a.test", "xn--4ca.test", "1-2.test", "127.0.0.1", "::1", &longest] {
+            assert!(is_host(name), "{name}");
+        }
+        let label = "a".repeat(64);
+        for name in ["", ".", "a.", ".a", "a..b", "-a.b", "a-.b", "a_b.test", "*.a", "a/b", "ä.test", &label, &too_long]
+        {
+            assert!(!is_host(name), "{name}");
         }
     }
 

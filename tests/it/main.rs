@@ -41,6 +41,7 @@ mod migrate_caddy;
 mod migrate_storage;
 mod models;
 mod ollama_compat;
+mod on_demand;
 mod planted_secrets;
 mod record;
 mod reference;

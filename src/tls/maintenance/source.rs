@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{CertificateState, States, renewal};
+use super::{CertificateState, States, note, renewal};
 use crate::config::tls_types::{AcmeIssuer, InternalIssuer, Issuer};
 use crate::storage::key;
 use crate::tls::acme::renewal_info::{self, RenewalInfo};
@@ -62,6 +62,16 @@ struct Metadata<'a> {
 }
 
 impl Source {
+    pub fn new(plan: &Arc<Plan>, automation: &Arc<Automation>, store: &Arc<ManagedStore>, states: &States) -> Self {
+        Self {
+            plan: Arc::clone(plan),
+            automation: Arc::clone(automation),
+            store: Arc::clone(store),
+            states: Arc::clone(states),
+            window: Mutex::default(),
+        }
+    }
+
     /// When the certificate in use should be renewed; `None` when there is none.
     pub fn due(&self, name: &str) -> Option<OffsetDateTime> {
         let certificate = self.store.certificate(name)?;
@@ -134,6 +144,36 @@ impl Source {
         };
         if let Err(error) = kept() {
             tracing::debug!(name, %error, "what the CA told is not kept: it will be asked again after a restart");
+        }
+    }
+
+    /// What is kept, if it is good and not yet to be renewed; else as `obtain`.
+    pub async fn load_or_obtain(&self, name: &str, failures: usize) -> Result<(), Failure> {
+        let now = OffsetDateTime::now_utc();
+        if self.load_kept(name, now) && self.due(name).is_some_and(|due| due > now) {
+            return Ok(());
+        }
+        self.obtain(name, failures).await
+    }
+
+    /// A certificate of the internal CA that is served and not kept.
+    pub fn issue_in_memory(&self, name: &str) -> Result<(), Failure> {
+        let none = Failure { retry_after: None };
+        let Some(issuer @ Issuer::Internal(internal)) = self.automation.issuers.first() else { return Err(none) };
+        let issued =
+            self.issue_internal(name, internal, OffsetDateTime::now_utc()).map_err(|failed| failed.error.to_string());
+        let certificate = issued.and_then(|issued| {
+            Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes(), Vec::new()).map_err(|e| e.to_string())
+        });
+        match certificate {
+            Ok(certificate) => {
+                self.serve(name, &issuer_key(issuer), certificate, None);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(name, error, "no certificate");
+                Err(none)
+            }
         }
     }
 
@@ -279,7 +319,8 @@ impl Source {
         false
     }
 
-    fn serve(&self, name: &str, issuer: &str, certificate: Certificate, told: Option<RenewalInfo>) {
+    /// Serves a certificate from now on.
+    pub fn serve(&self, name: &str, issuer: &str, certificate: Certificate, told: Option<RenewalInfo>) {
         *self.window() = Asked { is_read: true, told, not_before: None };
         let not_after = text(certificate.validity.not_after);
         self.store.put(name, certificate);
@@ -291,11 +332,7 @@ impl Source {
     }
 
     fn note(&self, name: &str, change: impl FnOnce(&mut CertificateState)) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = states
-            .entry(name.to_owned())
-            .or_insert_with(|| CertificateState { name: name.to_owned(), ..CertificateState::default() });
-        change(state);
+        note(&self.states, name, change);
     }
 }
 

@@ -104,6 +104,13 @@ pub const CODES: &[Code] = &[
          Let the access control stand without a path, or give it `/` and `/api/*` as well.",
     ),
     (
+        "on-demand-without-permission",
+        "anybody could have certificates made for any name",
+        "With `on_demand` a certificate is had when a client asks for a name. Where the site is for every name, or for a \
+         wildcard, and a public CA is asked, strangers could use up your rate limits there. Name a URL that says which \
+         names are yours, `on_demand_tls { ask URL }` in the global options, or write the hosts into the site's address.",
+    ),
+    (
         "open-upstream-key",
         "an upstream key is used by whoever comes",
         "The site can be reached from other machines and adds your API key to every request it passes on, so anybody who finds it spends your money. Put an access check before the proxy (`auth_token {$TOKEN}`, `basic_auth`, `forward_auth`, a `remote_ip` matcher, client certificates), or bind the site to a loopback address.",
