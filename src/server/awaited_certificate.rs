@@ -14,9 +14,7 @@ use crate::tls::{self, ServerTls};
 /// What this handshake has to wait for; mostly nothing, which is told without a lock.
 pub fn look(live: &Live, tls: &ServerTls, hello: &ClientHello<'_>, about: &tls::Hello<'_>) -> Option<Waiting> {
     let plan = &live.runtime.certificates;
-    if plan.on_demand.is_none() {
-        return None;
-    }
+    plan.on_demand.as_ref()?;
     let name = tls.name_to_have(about)?;
     let hello = Hello {
         name: &name,

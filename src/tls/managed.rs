@@ -47,7 +47,9 @@ impl ManagedStore {
 
     pub fn remove(&self, names: &[Arc<str>]) {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        names.iter().for_each(|name| drop(by_name.remove(&**name)));
+        for name in names {
+            by_name.remove(&**name);
+        }
     }
 
     /// Forgets what is not among the names.

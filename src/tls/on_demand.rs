@@ -190,9 +190,9 @@ impl Desk {
         if let Some(ground) = self.ground().as_mut() {
             let before = std::mem::replace(&mut ground.plan, Arc::clone(plan));
             let same = before.storage == plan.storage && before.authorities == plan.authorities;
-            let policy = |plan: &Plan, name: &str| match plan.names.contains_key(name) {
-                true => None,
-                false => plan.on_demand.as_ref().and_then(|demand| demand.policy(name).cloned()),
+            let policy = |plan: &Plan, name: &str| {
+                let demand = plan.on_demand.as_ref().filter(|_| !plan.names.contains_key(name))?;
+                demand.policy(name).cloned()
             };
             let mut gate = self.gate();
             gate.retain(|name| {
@@ -205,8 +205,9 @@ impl Desk {
     }
 
     fn fly(&'static self, start: Start, plan: &Arc<Plan>, policy: &Arc<DemandPolicy>, hello: &Hello<'_>) {
-        let flight = Flight { desk: self, name: Arc::clone(&start.name), landed: false };
+        let mut flight = Flight { desk: self, name: Arc::clone(&start.name), plan: Arc::default(), landed: false };
         let Some(ground) = self.ground().clone() else { return };
+        flight.plan = Arc::clone(&ground.plan);
         let offer = Offer {
             signature_schemes: hello.signature_schemes.iter().map(|s| u16::from(*s)).collect(),
             cipher_suites: hello.cipher_suites.iter().map(|s| u16::from(*s)).collect(),
@@ -225,17 +226,21 @@ impl Desk {
         });
     }
 
-    fn land(&self, name: &str, landing: Landing) {
+    /// `before`: the configuration that ran when the flight began.
+    fn land(&self, name: &str, landing: Landing, before: &Arc<Plan>) {
         let Some(ground) = self.ground().clone() else { return };
         // A reload may have taken the name away meanwhile.
-        let wanted = ground.plan.on_demand.as_ref().is_some_and(|demand| demand.policy(name).is_some());
+        let wanted = Arc::ptr_eq(&ground.plan, before)
+            || ground.plan.on_demand.as_ref().is_some_and(|demand| demand.policy(name).is_some());
         let landing = if wanted { landing } else { Landing::Denied };
         let gone = self.gate().land(name, landing, now());
         let gone: Vec<_> = gone.into_iter().filter(|name| !ground.plan.names.contains_key(&**name)).collect();
         if !gone.is_empty() {
             ground.store.remove(&gone);
             let mut states = ground.states.lock().unwrap_or_else(PoisonError::into_inner);
-            gone.iter().for_each(|name| drop(states.remove(&**name)));
+            for name in &gone {
+                states.remove(&**name);
+            }
         }
     }
 
@@ -252,13 +257,14 @@ impl Desk {
 struct Flight {
     desk: &'static Desk,
     name: Arc<str>,
+    plan: Arc<Plan>,
     landed: bool,
 }
 
 impl Flight {
     fn land(mut self, landing: Landing) {
         self.landed = true;
-        self.desk.land(&self.name, landing);
+        self.desk.land(&self.name, landing, &self.plan);
     }
 }
 
@@ -269,6 +275,9 @@ impl Drop for Flight {
         }
     }
 }
+
+/// Who may be at the issuers.
+static TURNS: Semaphore = Semaphore::const_new(AT_ISSUERS);
 
 /// Has the certificate of a name from whoever may give it, and serves it from then on.
 async fn obtain(start: &Start, policy: &DemandPolicy, keeps: bool, source: &Source, offer: &Offer) -> Landing {
@@ -304,7 +313,6 @@ async fn obtain(start: &Start, policy: &DemandPolicy, keeps: bool, source: &Sour
             }
         },
     }
-    static TURNS: Semaphore = Semaphore::const_new(AT_ISSUERS);
     let _turn = TURNS.acquire().await;
     let had = if keeps { source.load_or_obtain(name, start.failures).await } else { source.issue_in_memory(name) };
     note(&source.states, name, |state| state.on_demand = true);

@@ -426,7 +426,9 @@ mod tests {
         let held = world.good_for(100);
         world.land("a.test", held);
         assert!(seats.iter().all(|seat| *seat.landed.borrow()));
-        seats.iter().for_each(|seat| world.gate.leave(seat));
+        for seat in &seats {
+            world.gate.leave(seat);
+        }
         assert!(world.is_empty());
         assert!(matches!(world.enter("a.test", "192.0.2.1"), Entry::Serve));
     }
