@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::authorities;
 use super::auto_https::Additions;
 use super::dns_challenge;
 use super::on_demand;
+use super::{authorities, storage as storage_part};
 use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer};
@@ -18,12 +18,14 @@ use crate::config::types::Config;
 use crate::storage::FileStorage;
 use crate::tls::acme;
 use crate::tls::automation::{Automation, Plan, RENEW_INTERVAL, RENEWAL_RATIO};
+use crate::tls::cleaning;
 use crate::tls::{CertStore, KeyType, subject};
 
 /// Makes the plan for the names of the sites, and for those that the `tls` part names itself.
 pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut CompileCx<'_>) -> Plan {
     let storage = storage(config.storage.as_ref());
-    let mut plan = Plan { storage, challenges: auto.challenges.clone(), ..Plan::default() };
+    let clean_interval = config.apps.tls.as_ref().map_or(Some(cleaning::INTERVAL), storage_part::clean_interval);
+    let mut plan = Plan { storage, clean_interval, challenges: auto.challenges.clone(), ..Plan::default() };
     let names = &auto.names;
     cx.at("apps", |cx| {
         cx.at("pki", |cx| plan.authorities = authorities::authorities(config.apps.pki.as_ref(), cx));

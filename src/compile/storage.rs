@@ -1,9 +1,23 @@
-//! The `storage` part of a configuration.
+//! The `storage` part of a configuration, and what the `tls` part says of it.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config::compile_cx::CompileError;
-use crate::config::types::{Module, module_id};
+use crate::config::nanos::Nanos;
+use crate::config::types::{Module, TlsApp, module_id};
+use crate::tls::cleaning;
+
+/// Cleaning more often would only read the folder.
+const SHORTEST: Duration = Duration::from_mins(1);
+
+/// How often to clean; `None` = never.
+pub fn clean_interval(tls: &TlsApp) -> Option<Duration> {
+    let told = || serde_json::from_value::<Nanos>(tls.automation.as_ref()?.get("storage_clean_interval")?.clone()).ok();
+    (!tls.disable_storage_clean)
+        .then(|| told().and_then(|told| told.positive()).unwrap_or(cleaning::INTERVAL).max(SHORTEST))
+}
 
 /// Refuses, by its name, a storage that we do not have. `needs_root`: a folder has to be named.
 ///

@@ -57,7 +57,15 @@ impl Authorities {
         {
             return Ok(Arc::clone(&kept.authority));
         }
-        let authority = Arc::new(Authority::open(storage, id, settings, now)?);
+        let authority = match (Authority::open(storage, id, settings, now), open.get(&place)) {
+            (Ok(authority), _) => Arc::new(authority),
+            // A disk that is gone takes nothing from what is open.
+            (Err(error), Some(kept)) if kept.settings == *settings && !kept.authority.is_due(now) => {
+                tracing::warn!(authority = id, %error, "the internal CA goes on from memory");
+                return Ok(Arc::clone(&kept.authority));
+            }
+            (Err(error), _) => return Err(error),
+        };
         let stamp = stamp(storage, id, settings);
         open.insert(place, Kept { authority: Arc::clone(&authority), settings: settings.clone(), stamp });
         Ok(authority)
@@ -93,6 +101,15 @@ mod tests {
         let late = now + time::Duration::days(6);
         let renewed = open(late);
         assert!(!Arc::ptr_eq(&first, &renewed) && Arc::ptr_eq(&renewed, &open(late)));
+
+        // The disk is gone: what is open goes on.
+        let aside = folder.path().with_extension("aside");
+        std::fs::rename(folder.path(), &aside).unwrap();
+        std::fs::write(folder.path(), "no folder").unwrap();
+        assert!(Arc::ptr_eq(&renewed, &open(late)));
+        std::fs::remove_file(folder.path()).unwrap();
+        std::fs::rename(&aside, folder.path()).unwrap();
+        assert_eq!(open(late).root_pem(), first.root_pem());
 
         // The files are taken away: another root is made, as if it had never been open.
         storage.delete("pki").unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::acme::Kind;
 use super::authority::AuthoritySettings;
+use super::cleaning;
 use super::key_type::KeyType;
 use super::on_demand::Demand;
 use crate::config::tls_types::Issuer;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub renew_interval: Duration,
     /// Names that get a certificate when a client asks for them; `None` = none do.
     pub on_demand: Option<Arc<Demand>>,
+    /// How often the storage is cleaned; `None` = never.
+    pub clean_interval: Option<Duration>,
 }
 
 impl Default for Plan {
@@ -36,6 +39,7 @@ impl Default for Plan {
             challenges: Vec::new(),
             renew_interval: RENEW_INTERVAL,
             on_demand: None,
+            clean_interval: Some(cleaning::INTERVAL),
         }
     }
 }

@@ -12,16 +12,18 @@ mod life;
 mod renewal;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::acme::Board;
 use super::automation::{Automation, Plan};
+use super::cleaning;
 use super::managed::ManagedStore;
 use super::on_demand::Desk;
 pub(super) use source::Source;
@@ -76,7 +78,7 @@ impl Maintenance {
         Desk::shared().open(runtime.handle().clone(), Arc::clone(&store), Arc::clone(&states));
         std::thread::Builder::new().name("certificates".into()).spawn(move || {
             runtime.block_on(async move {
-                let mut keeper = Keeper { store, states: own_states, tasks: HashMap::new() };
+                let mut keeper = Keeper { store, states: own_states, tasks: HashMap::new(), cleaning: None };
                 while let Some(command) = received.recv().await {
                     match command {
                         Command::Prepare(plan, done) => {
@@ -119,6 +121,7 @@ struct Keeper {
     store: Arc<ManagedStore>,
     states: States,
     tasks: HashMap<String, Task>,
+    cleaning: Option<JoinHandle<()>>,
 }
 
 struct Task {
@@ -148,6 +151,9 @@ impl Keeper {
     }
 
     fn apply(&mut self, plan: &Arc<Plan>) {
+        if let Some(before) = self.cleaning.replace(tokio::spawn(keep_clean(Arc::clone(plan)))) {
+            before.abort();
+        }
         self.tasks.retain(|name, _| plan.names.contains_key(name));
         for (name, automation) in &plan.names {
             if self.is_looked_after(plan, name, automation) {
@@ -184,5 +190,25 @@ impl Keeper {
                 && task.plan.renew_interval == plan.renew_interval
                 && !task.handle.is_finished()
         })
+    }
+}
+
+/// Cleans the storage at its times. Never ends, unless there is nothing to do; dropping it stops.
+async fn keep_clean(plan: Arc<Plan>) {
+    let Some(interval) = plan.clean_interval else { return };
+    loop {
+        let own = Arc::clone(&plan);
+        let done = tokio::task::spawn_blocking(move || {
+            let in_use: HashSet<String> = own.names.keys().map(|name| crate::storage::key::safe(name)).collect();
+            cleaning::clean(&own.storage, interval, |name| in_use.contains(name), OffsetDateTime::now_utc())
+        });
+        match done.await {
+            Ok(Ok(Some(cleaned))) if cleaned != cleaning::Cleaned::default() => {
+                tracing::info!(?cleaned, "cleaned the certificate storage");
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot clean the certificate storage"),
+            _ => {}
+        }
+        tokio::time::sleep(interval).await;
     }
 }

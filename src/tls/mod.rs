@@ -11,6 +11,7 @@ pub mod authorities;
 pub mod authority;
 pub mod automation;
 mod certificate;
+pub mod cleaning;
 mod client_auth;
 mod key_type;
 pub mod maintenance;
