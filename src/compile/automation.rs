@@ -17,8 +17,9 @@ use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPol
 use crate::config::types::Config;
 use crate::storage::FileStorage;
 use crate::tls::acme;
-use crate::tls::automation::{Automation, Plan, RENEW_INTERVAL, RENEWAL_RATIO};
+use crate::tls::automation::{Automation, OCSP_INTERVAL, Plan, RENEW_INTERVAL, RENEWAL_RATIO, Stapling};
 use crate::tls::cleaning;
+use crate::tls::ocsp::Query;
 use crate::tls::{CertStore, KeyType, subject};
 
 /// Makes the plan for the names of the sites, and for those that the `tls` part names itself.
@@ -33,6 +34,10 @@ pub fn plan(config: &Config, store: &CertStore, auto: &Additions, cx: &mut Compi
         cx.storage.clone_from(&plan.storage);
         let read = cx.at("tls", |cx| cx.at("automation", |cx| policies(config, cx)));
         plan.renew_interval = read.renew_interval.positive().unwrap_or(RENEW_INTERVAL);
+        plan.ocsp_interval = read.ocsp_interval.positive().unwrap_or(OCSP_INTERVAL);
+        if !config.apps.tls.as_ref().is_some_and(|tls| tls.disable_ocsp_stapling) {
+            plan.stapled = store.loaded().filter(|c| Query::of(&c.key.cert).is_some()).cloned().collect();
+        }
         let mut demand = cx.at("tls", |cx| {
             cx.at("automation", |cx| on_demand::demand(&read, |i| Arc::new(automation(&read.policies, i)), cx))
         });
@@ -187,7 +192,14 @@ fn automation(policies: &[AutomationPolicy], chosen: usize) -> Automation {
         renewal_ratio: if told > 0.0 { told } else { RENEWAL_RATIO },
         reuse_private_keys: policy.is_some_and(|p| p.reuse_private_keys),
         must_staple: policy.is_some_and(|p| p.must_staple),
+        stapling: (!policy.is_some_and(|p| p.disable_ocsp_stapling))
+            .then(|| Stapling { overrides: policy.map(|p| overrides(&p.ocsp_overrides)).unwrap_or_default() }),
     }
+}
+
+/// Responders to be asked in place of others.
+fn overrides(told: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
+    told.iter().filter_map(|(from, to)| Some((from.clone(), to.as_str()?.to_owned()))).collect()
 }
 
 /// The folder of the `storage` option, else the default one.

@@ -23,7 +23,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use challenge::{ACME_TLS, Board, Kind};
-pub use http::proxy;
+pub use http::{Http, proxy};
 
 use super::authority::Issued;
 use super::key_type::KeyType;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::acme::Kind;
 use super::authority::AuthoritySettings;
+use super::certificate::Certificate;
 use super::cleaning;
 use super::key_type::KeyType;
 use super::on_demand::Demand;
@@ -28,6 +29,10 @@ pub struct Plan {
     pub on_demand: Option<Arc<Demand>>,
     /// How often the storage is cleaned; `None` = never.
     pub clean_interval: Option<Duration>,
+    /// How often it is looked at whether an OCSP answer is to be renewed.
+    pub ocsp_interval: Duration,
+    /// Certificates of the admin's whose CA tells their standing over OCSP.
+    pub stapled: Vec<Certificate>,
 }
 
 impl Default for Plan {
@@ -40,6 +45,8 @@ impl Default for Plan {
             renew_interval: RENEW_INTERVAL,
             on_demand: None,
             clean_interval: Some(cleaning::INTERVAL),
+            ocsp_interval: OCSP_INTERVAL,
+            stapled: Vec::new(),
         }
     }
 }
@@ -56,12 +63,23 @@ pub struct Automation {
     pub reuse_private_keys: bool,
     /// Certificates that are good with a stapled OCSP response alone.
     pub must_staple: bool,
+    /// `None`: no OCSP answers are stapled.
+    pub stapling: Option<Stapling>,
+}
+
+/// How OCSP answers are had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stapling {
+    /// Responder that a certificate names → the one asked in its place; empty = none.
+    pub overrides: BTreeMap<String, String>,
 }
 
 /// Renew when a third of the life is left (Caddy's default).
 pub const RENEWAL_RATIO: f64 = 1.0 / 3.0;
 /// How often to look (Caddy's default).
 pub const RENEW_INTERVAL: Duration = Duration::from_mins(10);
+/// How often to look for OCSP (Caddy's default).
+pub const OCSP_INTERVAL: Duration = Duration::from_hours(1);
 /// Life of an internal leaf (Caddy's default).
 pub const INTERNAL_LIFETIME: Duration = Duration::from_hours(12);
 /// The authority that is used when none is named.

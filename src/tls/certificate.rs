@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 /// Ready to serve, shared by all handshakes.
 #[derive(Debug, Clone)]
 pub struct Certificate {
+    /// As it was loaded; handshakes get [`Certificate::served`].
     pub key: Arc<CertifiedKey>,
     /// Lower-case DNS names (wildcards as `*.name`) and IP addresses from the leaf.
     pub names: Vec<String>,
@@ -31,6 +32,15 @@ pub struct Certificate {
     pub algorithm: KeyAlgorithm,
     /// Where it was read, when that was a file.
     pub file: Option<PathBuf>,
+    /// Shared by all clones.
+    stapled: Arc<RwLock<Option<Stapled>>>,
+}
+
+/// The certificate with an OCSP answer, and until when that is good.
+#[derive(Debug)]
+struct Stapled {
+    key: Arc<CertifiedKey>,
+    until: OffsetDateTime,
 }
 
 /// Kind of a public key.
@@ -111,6 +121,29 @@ impl Certificate {
         self.key.cert.first()
     }
 
+    /// What a handshake gets: with the OCSP answer, when there is one.
+    #[must_use]
+    pub fn served(&self) -> Arc<CertifiedKey> {
+        let stapled = self.stapled.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(stapled.as_ref().map_or(&self.key, |stapled| &stapled.key))
+    }
+
+    /// Staples an OCSP answer (DER) from now on, in all clones.
+    pub fn staple(&self, answer: &[u8], until: OffsetDateTime) {
+        let key = CertifiedKey { ocsp: Some(answer.to_vec()), ..CertifiedKey::clone(&self.key) };
+        *self.stapled.write().unwrap_or_else(PoisonError::into_inner) = Some(Stapled { key: Arc::new(key), until });
+    }
+
+    pub fn unstaple(&self) {
+        *self.stapled.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Until when the stapled answer is good.
+    #[must_use]
+    pub fn stapled_until(&self) -> Option<OffsetDateTime> {
+        self.stapled.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|stapled| stapled.until)
+    }
+
     /// Reads a PEM chain and its PEM key.
     pub fn load(chain: &Path, key: &Path, tags: Vec<String>) -> Result<Self, LoadError> {
         let chain_pem = read_file(chain, "certificate")?;
@@ -162,7 +195,17 @@ impl Certificate {
             Err(e) => return Err(LoadError::not_usable(format!("the certificate cannot be used: {e}"))),
         }
         let Leaf { names, validity, serial, organizations, algorithm } = leaf;
-        Ok(Self { key: Arc::new(certified), names, tags, validity, serial, organizations, algorithm, file: None })
+        Ok(Self {
+            key: Arc::new(certified),
+            names,
+            tags,
+            validity,
+            serial,
+            organizations,
+            algorithm,
+            file: None,
+            stapled: Arc::default(),
+        })
     }
 
     /// Whether it is good for a name, or is the very wildcard asked for.

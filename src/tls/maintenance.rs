@@ -11,6 +11,7 @@
 mod life;
 mod renewal;
 mod source;
+mod staple;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::acme::Board;
 use super::automation::{Automation, Plan};
@@ -78,7 +79,13 @@ impl Maintenance {
         Desk::shared().open(runtime.handle().clone(), Arc::clone(&store), Arc::clone(&states));
         std::thread::Builder::new().name("certificates".into()).spawn(move || {
             runtime.block_on(async move {
-                let mut keeper = Keeper { store, states: own_states, tasks: HashMap::new(), cleaning: None };
+                let mut keeper = Keeper {
+                    store,
+                    states: own_states,
+                    tasks: HashMap::new(),
+                    cleaning: None,
+                    staples: JoinSet::new(),
+                };
                 while let Some(command) = received.recv().await {
                     match command {
                         Command::Prepare(plan, done) => {
@@ -122,6 +129,8 @@ struct Keeper {
     states: States,
     tasks: HashMap<String, Task>,
     cleaning: Option<JoinHandle<()>>,
+    /// Those of loaded certificates.
+    staples: JoinSet<()>,
 }
 
 struct Task {
@@ -143,6 +152,7 @@ impl Keeper {
     }
 
     async fn prepare(&self, plan: &Arc<Plan>) {
+        plan.stapled.iter().for_each(|certificate| staple::staple_kept(certificate, &plan.storage));
         for (name, automation) in &plan.names {
             if !self.is_looked_after(plan, name, automation) {
                 self.source(plan, automation).prepare(name).await;
@@ -160,10 +170,18 @@ impl Keeper {
                 continue;
             }
             let source = self.source(plan, automation);
-            let handle = tokio::spawn(life::of(name.clone(), source));
+            let name_of_task = name.clone();
+            let handle = tokio::spawn(async move {
+                tokio::join!(life::of(&name_of_task, &source), staple::of_name(&name_of_task, &source));
+            });
             let task = Task { automation: Arc::clone(automation), plan: Arc::clone(plan), handle };
             self.tasks.insert(name.clone(), task);
         }
+        self.staples = plan
+            .stapled
+            .iter()
+            .map(|certificate| staple::of_loaded(certificate.clone(), plan.storage.clone(), plan.ocsp_interval))
+            .collect();
         let mut issuers: Vec<String> = plan
             .names
             .values()
@@ -188,6 +206,7 @@ impl Keeper {
                 && task.plan.authorities == plan.authorities
                 && task.plan.challenges == plan.challenges
                 && task.plan.renew_interval == plan.renew_interval
+                && task.plan.ocsp_interval == plan.ocsp_interval
                 && !task.handle.is_finished()
         })
     }

@@ -32,7 +32,7 @@ impl ManagedStore {
             let (_, parent) = name.split_once('.')?;
             by_name.get(&format!("*.{parent}"))
         });
-        found.map(|certificate| Arc::clone(&certificate.key))
+        found.map(Certificate::served)
     }
 
     /// What is kept for exactly this name.

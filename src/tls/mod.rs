@@ -16,6 +16,7 @@ mod client_auth;
 mod key_type;
 pub mod maintenance;
 mod managed;
+pub mod ocsp;
 pub mod on_demand;
 mod policy;
 mod resolver;

@@ -351,6 +351,7 @@ mod tests {
             renewal_ratio: 0.3,
             reuse_private_keys: false,
             must_staple: false,
+            stapling: None,
         };
         Some(Arc::new(DemandPolicy {
             automation: Arc::new(automation),

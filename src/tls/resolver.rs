@@ -55,6 +55,11 @@ impl CertStore {
         self.certificates.iter().filter(|certificate| selection.admits(certificate))
     }
 
+    /// Those loaded from files.
+    pub fn loaded(&self) -> impl Iterator<Item = &Certificate> {
+        self.certificates.iter()
+    }
+
     /// Certificates good for a name: exact ones, else those of the wildcard one label up.
     fn matching(&self, name: &str) -> &[usize] {
         let found = self.by_name.get(name).or_else(|| self.by_parent.get(name.split_once('.')?.1));
@@ -132,7 +137,7 @@ impl Resolver {
             let given = store.matching(name).iter().filter_map(|i| store.certificates.get(*i));
             best(given.filter(|c| selection.admits(c)), &supports).or_else(|| {
                 if selection.narrows() {
-                    store.managed.certificate(name).filter(|c| selection.admits(c)).map(|c| c.key)
+                    store.managed.certificate(name).filter(|c| selection.admits(c)).map(|c| c.served())
                 } else {
                     store.managed.get(name)
                 }
@@ -172,7 +177,7 @@ fn best<'a>(
             found = good;
         }
     }
-    Some(Arc::clone(&found.key))
+    Some(found.served())
 }
 
 impl ResolvesServerCert for Resolver {

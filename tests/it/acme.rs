@@ -4,8 +4,11 @@
 use crate::harness::pebble::{EAB_ID, EAB_KEY, Pebble, installed_or_skip};
 use crate::harness::process::{Proxy, Which, free_port};
 use crate::harness::tls;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 
 const LONG: u64 = 90 * 24 * 3600;
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -162,4 +165,36 @@ fn two_processes_on_one_storage_make_one_certificate() {
         }
     }
     assert_eq!(pebble.orders(), 2, "one for each name: {}\n{}", first.log(), second.log());
+}
+
+#[test]
+fn the_preferred_chain_and_lifetime_are_had_from_a_ca_that_verifies_signatures() {
+    if !installed_or_skip() {
+        return;
+    }
+    let pebble = Pebble::start_with(false, LONG, &[("PEBBLE_ALTERNATE_ROOTS", "2")]);
+    let storage = tempfile::tempdir().unwrap();
+    let other = pebble.root(1);
+    let der = CertificateDer::from_pem_slice(other.as_bytes()).unwrap();
+    let (_, root) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let name = root.subject().iter_common_name().next().unwrap().as_str().unwrap();
+    let chain =
+        format!("\t\t\tlifetime 2h\n\t\t\tpreferred_chains {{\n\t\t\t\troot_common_name \"{name}\"\n\t\t\t}}\n");
+    // One certificate for each of a site's names.
+    let sites = site("a.test, b.test", &issuer(&pebble, &chain));
+    let proxy = start(&pebble, storage.path(), "", &sites);
+    let began = Instant::now();
+    for name in ["a.test", "b.test"] {
+        // Whoever trusts that root alone is content, so its chain is served.
+        while tls::get(pebble.https_port, name, &other).is_err() {
+            assert!(began.elapsed() < PATIENCE, "{name}: {}", proxy.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(tls::get(pebble.https_port, "a.test", &pebble.issuing_root()).is_err());
+    let status = proxy.command(Which::Llmproxy).args(["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let until = status["certificates"][0]["not_after"].as_str().unwrap();
+    let until = OffsetDateTime::parse(until, &time::format_description::well_known::Rfc3339).unwrap();
+    assert!(until - OffsetDateTime::now_utc() <= time::Duration::hours(2), "{status}");
 }

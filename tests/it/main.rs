@@ -40,6 +40,7 @@ mod migrate;
 mod migrate_caddy;
 mod migrate_storage;
 mod models;
+mod ocsp;
 mod ollama_compat;
 mod on_demand;
 mod planted_secrets;

@@ -136,6 +136,8 @@ async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: H
         let pem = credentials_key(&credentials)?;
         let key = pkcs8(pem.as_bytes())?;
         (account, pem, key)
+    } else if external.is_some() {
+        return Err(AcmeError("an account key and an external account cannot stand together".into()));
     } else {
         let key = pkcs8(issuer.account_key.as_bytes())?;
         let signer = Key::from_pkcs8_der(key.clone_key()).map_err(failed)?;

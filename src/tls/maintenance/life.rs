@@ -12,19 +12,22 @@ const RETRY_MINUTES: [u64; 12] = [1, 2, 2, 5, 10, 20, 20, 30, 30, 60, 180, 360];
 const LONGEST_REST: Duration = Duration::from_hours(24);
 
 /// Never ends; dropping it stops.
-pub async fn of(name: String, source: Source) {
+pub async fn of(name: &str, source: &Source) {
     let (mut failures, mut hasty) = (0, 0);
     // The clock may be set, and another process may renew: waits are short.
     let longest = source.plan.renew_interval;
     loop {
-        source.ask_for_window(&name).await;
-        let wait = source.due(&name).map_or(Duration::ZERO, until);
+        source.ask_for_window(name).await;
+        let wait = source.due(name).map_or(Duration::ZERO, until);
         if wait > Duration::ZERO {
-            tokio::time::sleep(wait.min(longest)).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(longest)) => {}
+                () = source.revocation.notified() => {}
+            }
             continue;
         }
-        match source.obtain(&name, failures).await {
-            Ok(()) if source.due(&name).is_some_and(|due| until(due) > Duration::ZERO) => (failures, hasty) = (0, 0),
+        match source.obtain(name, failures).await {
+            Ok(()) if source.due(name).is_some_and(|due| until(due) > Duration::ZERO) => (failures, hasty) = (0, 0),
             // What is due as soon as it is there must not be ordered over and over.
             Ok(()) => {
                 tokio::time::sleep(retry_after(hasty, None)).await;

@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Notify;
 
-use super::{CertificateState, States, note, renewal};
+use super::{CertificateState, States, note, renewal, staple};
 use crate::config::tls_types::{AcmeIssuer, InternalIssuer, Issuer};
 use crate::storage::key;
 use crate::tls::acme::renewal_info::{self, RenewalInfo};
@@ -36,6 +37,12 @@ pub struct Source {
     pub store: Arc<ManagedStore>,
     pub states: States,
     pub window: Mutex<Asked>,
+    /// Wakes who staples: another certificate is served.
+    pub served_another: Notify,
+    /// Wakes who renews: the certificate in use was revoked.
+    pub revocation: Notify,
+    /// The leaf, DER.
+    pub revoked: Mutex<Option<Vec<u8>>>,
 }
 
 /// What the CA told about the certificate in use.
@@ -69,14 +76,34 @@ impl Source {
             store: Arc::clone(store),
             states: Arc::clone(states),
             window: Mutex::default(),
+            served_another: Notify::default(),
+            revocation: Notify::default(),
+            revoked: Mutex::default(),
         }
     }
 
     /// When the certificate in use should be renewed; `None` when there is none.
     pub fn due(&self, name: &str) -> Option<OffsetDateTime> {
         let certificate = self.store.certificate(name)?;
+        if self.is_revoked(&certificate) {
+            return Some(OffsetDateTime::UNIX_EPOCH);
+        }
         let told = self.told_about(certificate.leaf()?);
         Some(renewal::due(&certificate.validity, self.automation.renewal_ratio, told.as_ref()))
+    }
+
+    /// Has another certificate obtained at once.
+    pub fn replace_revoked(&self, name: &str, certificate: &Certificate) {
+        if !self.is_revoked(certificate) {
+            tracing::error!(name, "the CA has revoked the certificate: it is replaced");
+            *self.revoked.lock().unwrap_or_else(PoisonError::into_inner) = certificate.leaf().map(|leaf| leaf.to_vec());
+            self.revocation.notify_one();
+        }
+    }
+
+    fn is_revoked(&self, certificate: &Certificate) -> bool {
+        let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked.as_deref().is_some_and(|revoked| certificate.leaf().is_some_and(|leaf| **leaf == *revoked))
     }
 
     /// Asks the CA when it wants the certificate in use to be renewed, if it is time to ask.
@@ -207,7 +234,11 @@ impl Source {
         for issuer in &self.automation.issuers {
             let key = issuer_key(issuer);
             let result = self.issue(name, issuer, &key, failures, now).await;
-            match result.and_then(|issued| self.take(name, &key, issuer, &issued, now)) {
+            let taken = match result {
+                Ok(issued) => self.take(name, &key, issuer, &issued, now).await,
+                Err(failed) => Err(failed),
+            };
+            match taken {
                 Ok(()) => return Ok(()),
                 Err(failed) => {
                     why = failed.error.to_string();
@@ -247,7 +278,11 @@ impl Source {
         }
     }
 
+    /// Not that of a revoked certificate, which somebody else may have.
     fn kept_key(&self, name: &str, issuer: &str) -> Option<String> {
+        if self.store.certificate(name).is_some_and(|certificate| self.is_revoked(&certificate)) {
+            return None;
+        }
         let kept = self.plan.storage.load(&key::certificate(issuer, name).private_key).ok()??;
         String::from_utf8(kept).ok()
     }
@@ -270,11 +305,24 @@ impl Source {
     }
 
     /// Serves a new certificate from now on, and keeps it.
-    fn take(&self, name: &str, key: &str, issuer: &Issuer, issued: &Issued, now: OffsetDateTime) -> Result<(), Failed> {
+    async fn take(
+        &self,
+        name: &str,
+        key: &str,
+        issuer: &Issuer,
+        issued: &Issued,
+        now: OffsetDateTime,
+    ) -> Result<(), Failed> {
         let unusable = |e: String| Failed::from(AcmeError::told(format!("the issued certificate is not usable: {e}")));
         let certificate = Certificate::from_pem(issued.chain.as_bytes(), issued.key.as_bytes(), Vec::new())
             .map_err(|e| unusable(e.to_string()))?;
         renewal::check_issued(&certificate, name, now).map_err(unusable)?;
+        if self.automation.must_staple
+            && let Some(stapling) = &self.automation.stapling
+        {
+            // It is no good without.
+            staple::refresh(&certificate, stapling, &self.plan.storage).await;
+        }
         tracing::info!(name, issuer = key, not_after = %text(certificate.validity.not_after), "certificate obtained");
         self.serve(name, key, certificate, None);
         if let Err(error) = self.keep(name, key, issuer, issued) {
@@ -308,7 +356,7 @@ impl Source {
             };
             let (Some(chain), Some(private_key)) = (read(&keys.chain), read(&keys.private_key)) else { continue };
             match Certificate::from_pem(&chain, &private_key, Vec::new()) {
-                Ok(certificate) if certificate.validity.is_expired(now) => {}
+                Ok(certificate) if certificate.validity.is_expired(now) || self.is_revoked(&certificate) => {}
                 Ok(certificate) => {
                     self.serve(name, &issuer, certificate, read(&keys.metadata).as_deref().and_then(told));
                     return true;
@@ -323,7 +371,11 @@ impl Source {
     pub fn serve(&self, name: &str, issuer: &str, certificate: Certificate, told: Option<RenewalInfo>) {
         *self.window() = Asked { is_read: true, told, not_before: None };
         let not_after = text(certificate.validity.not_after);
+        if self.automation.stapling.is_some() {
+            staple::staple_kept(&certificate, &self.plan.storage);
+        }
         self.store.put(name, certificate);
+        self.served_another.notify_one();
         self.note(name, |state| {
             issuer.clone_into(&mut state.issuer);
             state.not_after = not_after;

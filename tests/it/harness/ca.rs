@@ -138,6 +138,21 @@ impl Ca {
         self.state().roots[0].pem()
     }
 
+    /// The certificate and the key that sign, PEM.
+    pub fn signer(&self) -> (String, String) {
+        let state = self.state();
+        (state.roots[0].pem(), state.roots[0].key().serialize_pem())
+    }
+
+    /// A certificate for a site and its key, PEM, made without an order.
+    pub fn issue(&self, name: &str) -> (String, String) {
+        let state = self.state();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.custom_extensions.extend(state.responder.as_deref().map(responder));
+        (params.signed_by(&key, &state.roots[0]).unwrap().pem(), key.serialize_pem())
+    }
+
     /// How often something was asked, such as `POST order`.
     pub fn count(&self, what: &str) -> usize {
         self.state().asked.iter().filter(|asked| *asked == what).count()
@@ -339,7 +354,7 @@ impl State {
 }
 
 /// "Authority information access" with an OCSP responder.
-fn responder(url: &str) -> rcgen::CustomExtension {
+pub fn responder(url: &str) -> rcgen::CustomExtension {
     let length = |n: usize| u8::try_from(n).unwrap();
     let mut access = vec![0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x86, length(url.len())];
     access.extend(url.as_bytes());

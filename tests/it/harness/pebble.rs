@@ -45,6 +45,11 @@ pub fn installed_or_skip() -> bool {
 impl Pebble {
     /// `validity`: seconds that certificates are good for.
     pub fn start(eab: bool, validity: u64) -> Self {
+        Self::start_with(eab, validity, &[])
+    }
+
+    /// As [`Pebble::start`], with more in its environment.
+    pub fn start_with(eab: bool, validity: u64, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
         let mut authority = rcgen::CertificateParams::default();
@@ -93,6 +98,7 @@ impl Pebble {
         command
             .args(["-config", file("config.json").to_str().unwrap(), "-dnsserver", &format!("127.0.0.1:{dns}")])
             .envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "5"), ("PEBBLE_AUTHZREUSE", "0")])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -134,9 +140,14 @@ impl Pebble {
 
     /// The root that its certificates lead to (new at every start), PEM.
     pub fn issuing_root(&self) -> String {
+        self.root(0)
+    }
+
+    /// The root of the chain of this number; all but the first are alternates.
+    pub fn root(&self, number: usize) -> String {
         let api = std::fs::read_to_string(self.api_root()).unwrap();
         let mut connection = super::tls::connect(self.management, "localhost", &api);
-        connection.send("GET /roots/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        connection.send(format!("GET /roots/{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         connection.response().unwrap().text()
     }
 
