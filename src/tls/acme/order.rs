@@ -218,7 +218,7 @@ impl Order<'_> {
                         Ok(Ok(chain)) => all.push(chain),
                         Ok(Err(_)) => tracing::warn!(name = self.name, "a chain that the CA offers is not text"),
                         Err(error) => {
-                            tracing::warn!(name = self.name, %error, "a chain that the CA offers is not to be had")
+                            tracing::warn!(name = self.name, %error, "a chain that the CA offers is not to be had");
                         }
                     }
                 }
