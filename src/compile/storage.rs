@@ -15,8 +15,7 @@ const SHORTEST: Duration = Duration::from_mins(1);
 /// How often to clean; `None` = never.
 pub fn clean_interval(tls: &TlsApp) -> Option<Duration> {
     let told = || serde_json::from_value::<Nanos>(tls.automation.as_ref()?.get("storage_clean_interval")?.clone()).ok();
-    (!tls.disable_storage_clean)
-        .then(|| told().and_then(|told| told.positive()).unwrap_or(cleaning::INTERVAL).max(SHORTEST))
+    (!tls.disable_storage_clean).then(|| told().and_then(Nanos::positive).unwrap_or(cleaning::INTERVAL).max(SHORTEST))
 }
 
 /// Refuses, by its name, a storage that we do not have. `needs_root`: a folder has to be named.

@@ -38,7 +38,7 @@ pub async fn pass<S: AsyncRead + AsyncWrite + Unpin>(
                     Ok(None | Some(Origin::Connection)) => {}
                     Ok(Some(Origin::Unix)) => *ends = (Peer::Unix, None),
                     Ok(Some(Origin::Addresses { source, destination })) => {
-                        *ends = (Peer::Ip(source), Some(destination))
+                        *ends = (Peer::Ip(source), Some(destination));
                     }
                     Err(refused) => {
                         tracing::debug!(?peer, ?refused, "connection closed for its PROXY header");

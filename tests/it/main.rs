@@ -49,6 +49,7 @@ mod reference;
 mod reload;
 mod sdk;
 mod secrets;
+mod storage_loss;
 mod streaming;
 mod system_calls;
 mod tls;

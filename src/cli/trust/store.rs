@@ -60,7 +60,7 @@ impl Store {
         let fingerprint = Sha256::digest(root);
         let name = format!("llmproxy-{}-{}.crt", key::safe(id), hex(&fingerprint[..8]));
         let file = self.anchors.join(name);
-        self.write(&file, &pem(root)).map_err(|error| self.told(&error))?;
+        write(&file, &pem(root)).map_err(|error| self.told(&error))?;
         if let Err(why) = self.update() {
             // Not half: the next update of anybody would take it in.
             let _ = fs::remove_file(&file);
@@ -88,20 +88,6 @@ impl Store {
         Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).find(|path| path.is_file() && holds(path)))
     }
 
-    fn write(&self, file: &Path, text: &str) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        // Under a name that the update passes over, until it is whole.
-        let temporary = file.with_extension("new");
-        let written = fs::write(&temporary, text)
-            // Every program reads the store, whatever the mask of who runs this.
-            .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644)))
-            .and_then(|()| fs::rename(&temporary, file));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written
-    }
-
     fn update(&self) -> Result<(), String> {
         let shown = self.update.display();
         let ended = Command::new(&self.update).args(self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
@@ -119,6 +105,20 @@ impl Store {
             _ => format!("cannot change {folder}: {error}"),
         }
     }
+}
+
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Under a name that the update passes over, until it is whole.
+    let temporary = file.with_extension("new");
+    let written = fs::write(&temporary, text)
+        // Every program reads the store, whatever the mask of who runs this.
+        .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644)))
+        .and_then(|()| fs::rename(&temporary, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 fn hex(bytes: &[u8]) -> String {
