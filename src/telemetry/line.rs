@@ -224,6 +224,7 @@ pub(super) fn write_text(text: &[u8], out: &mut Vec<u8>) {
 /// The inside of a JSON string.
 pub(super) fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
     // Nearly every text is plain ASCII: asked of the whole without a branch in between, which compiles to vectors.
+    #[allow(clippy::needless_bitwise_bool)]
     let plain = text.iter().fold(true, |plain, b| plain & (*b >= 0x20) & (*b < 0x80) & (*b != b'"') & (*b != b'\\'));
     if plain {
         out.extend_from_slice(text);

@@ -44,7 +44,10 @@ impl Client {
     }
 
     fn fails(&self) -> String {
-        self.obtain(|_| ()).err().expect("a certificate").error.to_string()
+        match self.obtain(|_| ()) {
+            Err(failed) => failed.error.to_string(),
+            Ok(_) => panic!("a certificate"),
+        }
     }
 }
 

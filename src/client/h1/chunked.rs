@@ -129,9 +129,8 @@ impl Chunked {
         const WRONG: &str = "trailers are not header fields";
         let lines = std::mem::take(&mut self.trailers);
         let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-        let fields = match httparse::parse_headers(&lines, &mut fields) {
-            Ok(httparse::Status::Complete((_, fields))) => fields,
-            _ => return Err(WRONG),
+        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&lines, &mut fields) else {
+            return Err(WRONG);
         };
         if fields.is_empty() {
             return Ok(None);
