@@ -237,13 +237,13 @@ pub const CODES: &[Code] = &[
         "An empty token would let everybody in, so it is refused. Most often the environment variable it comes \
          from is not set in the service: check with `systemctl show -p Environment`, or use `--envfile`.",
     ),
-    ("endless-map", "a map refers to its own output", "The value of a destination cannot be computed from itself."),
     (
         "encrypted-key",
         "a private key is encrypted",
         "llmproxy has nobody to ask for the passphrase. Write the key without one, readable by its user alone: \
          `openssl pkey -in encrypted.key -out plain.key`.",
     ),
+    ("endless-map", "a map refers to its own output", "The value of a destination cannot be computed from itself."),
     (
         "expected-address",
         "another address is expected after a comma",
