@@ -128,7 +128,12 @@ fn rustls_acme_obtains_a_certificate() {
         .await
     });
     obtained.unwrap_or_else(|_| panic!("no certificate: {}", ca.proxy.log()));
-    assert!(ca.proxy.log().contains("certificate issued over ACME"));
+    // The log is written behind the answer.
+    let until = std::time::Instant::now() + PATIENCE;
+    while !ca.proxy.log().contains("certificate issued over ACME") {
+        assert!(std::time::Instant::now() < until, "{}", ca.proxy.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Whether certbot and a name server for it are installed; says so when they are not.
