@@ -4,13 +4,14 @@
 Usage: benches/handshake.py [--rounds N] [--count N] [--binary PATH] [--load PATH] [--key p256|rsa2048]
 
 Full TLS 1.3 handshakes with X25519 on both; beside it X25519MLKEM768 (where only llmproxy has it) and resumption by
-ticket. The figure is CPU time of the server's process tree divided by handshakes, as in bench.py; servers take turns
+ticket. The figure is CPU time of the server's process tree divided by handshakes, as in compare; servers take turns
 within a round, and the median of each round's own ratio is shown with its spread. The bar: a full handshake with X25519
 costs at most 0.55 of nginx's.
 """
 import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
 
-from bench import LOAD_CORE, PROXY_CORE, ROOT, Process, cpu_seconds, free_port, wait_port, write
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "compare"))
+from measure import LOAD_CORE, PROXY_CORE, ROOT, Process, free_port, wait_port, write
 
 BAR = 0.55
 NAME = "bench.test"
@@ -53,13 +54,13 @@ def load_program(given):
     return next(b["executable"] for b in built if b.get("executable") and b["target"]["name"] == "handshake_load")
 
 
-def measure(load, pid, port, count, mode):
+def measure(load, process, port, count, mode):
     """CPU seconds of one handshake; None when the server does not do it."""
     argv = ["taskset", "-c", LOAD_CORE] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
     argv += [load, str(port), NAME, str(count), mode]
-    before = cpu_seconds(pid)
+    before = process.cpu()
     done = int(subprocess.run(argv, check=True, stdout=subprocess.PIPE, timeout=600).stdout)
-    spent = cpu_seconds(pid) - before
+    spent = process.cpu() - before
     return spent / done if done >= count * 0.95 else None
 
 
@@ -73,8 +74,9 @@ def main():
     args = args.parse_args()
     load = load_program(args.load)
     peers = {"llmproxy": (llmproxy, os.path.abspath(args.binary))}
-    if shutil.which("nginx"):
-        peers["nginx"] = (nginx, shutil.which("nginx"))
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    if os.path.exists(program):
+        peers["nginx"] = (nginx, program)
     else:
         print("nginx is missing and left out")
     seen = {}  # (mode, peer) → microseconds of each round
@@ -87,11 +89,11 @@ def main():
                 os.mkdir(d)
                 port = free_port()
                 running[name] = (start(binary, d, port, cert, key), port)
-                wait_port(port, running[name][0].p)
+                wait_port(port, running[name][0])
             for mode in ("full", "post-quantum", "resumed"):
                 for round in range(args.rounds + 1):
                     for name, (process, port) in running.items():
-                        cost = measure(load, process.pid, port, args.count if round else max(args.count // 10, 10), mode)
+                        cost = measure(load, process, port, args.count if round else max(args.count // 10, 10), mode)
                         if cost is not None and round:  # the first one warms up
                             seen.setdefault((mode, name), []).append(cost * 1e6)
         finally:

@@ -8,15 +8,16 @@ Usage: benches/llm.py [auth stream] [--rounds N] [--seconds S] [--streams N] [--
   stream  events of streamed answers: plain; the same with auth_token, cors, a model matcher, ollama_compat and
           cursor_compat in the site but nothing to translate; translated by ollama_compat; translated by cursor_compat
 
-The method is that of bench.py: the proxy alone on one core, the load and the upstream on another, CPU time of the
+The method is that of compare: the proxy alone on one core, the load and the upstream on another, CPU time of the
 proxy's process, rounds that go over every configuration in turn, each with a fresh process. A ratio is made within its
 round; shown are the median of the rounds and the lowest and highest. A bar that is missed makes the exit status 1.
 Needs wrk and nginx. A run takes less than four minutes.
 """
 import argparse, hashlib, http.client, json, os, statistics, sys, tempfile
 
-from bench import (LOAD_CORE, PROXY_CORE, ROOT, CORES, Process, cpu_seconds, free_port, http_origin, sse_load, sse_origin,
-                   wait_port, wrk, write)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "compare"))
+from load import http_origin, sse_load, sse_origin, wrk
+from measure import CORES, LOAD_CORE, PROXY_CORE, ROOT, Process, free_port, wait_port, write
 
 CHAT = "/v1/chat/completions"
 MODEL = "bench-model"
@@ -32,7 +33,7 @@ def token_file(d, name, count, settings=""):
 
 
 def start(binary, d, port, site):
-    """The proxy with one site whose lines are `site`; its access log is on, as in bench.py."""
+    """The proxy with one site whose lines are `site`; its access log is on, as in compare."""
     lines = "\n\t".join(site.strip().splitlines())
     config = write(d, "Proxyfile", "{\n\tadmin off\n\tauto_https off\n}\nhttp://127.0.0.1:%d {\n\tlog {\n\t\toutput file %s/access.log\n\t}\n\t%s\n}\n" % (port, d, lines))
     return Process([binary, "run", "--config", config, "--no-watch", "--workers", "1", "--control", d + "/c.sock"], PROXY_CORE, d)
@@ -52,7 +53,7 @@ def refuse_wrong(name, port, path, body, credential, mark):
 
 
 def rounds_of(args, configurations, origin, measure):
-    """One figure a configuration and round; `measure(name, port, pid)` is what is done to a started proxy."""
+    """One figure a configuration and round; `measure(name, port, proxy)` is what is done to a started proxy."""
     out = []
     with tempfile.TemporaryDirectory() as top:
         for number in range(args.rounds):
@@ -63,10 +64,10 @@ def rounds_of(args, configurations, origin, measure):
                 oport, port = free_port(), free_port()
                 upstream, proxy = origin(d, oport), None
                 try:
-                    wait_port(oport, upstream.p)
+                    wait_port(oport, upstream)
                     proxy = start(args.binary, d, port, configurations[name](d, oport))
-                    wait_port(port, proxy.p)
-                    figures[name] = measure(name, port, proxy.pid)
+                    wait_port(port, proxy)
+                    figures[name] = measure(name, port, proxy)
                 except RuntimeError as e:
                     with open(os.path.join(d, "log")) as log:
                         sys.exit(f"{name}: {e}\n{log.read()[-2000:]}")
@@ -142,15 +143,13 @@ end
 
         few, many = script(10), script(10_000)
 
-        def measure(name, port, pid):
+        def measure(name, port, proxy):
             refuse_wrong(name, port, CHAT, body, token(9), b"xxx")
             load = many if "10,000" in name else few
-            wrk(port, 1, 64, load)
-            before = cpu_seconds(pid)
-            count, bad = wrk(port, args.seconds, 64, load)
-            if bad:
-                sys.exit(f"{name}: {bad} of {count} answers were not 2xx")
-            return (cpu_seconds(pid) - before) / count * 1e6
+            wrk(port, 1, script=load)
+            before = proxy.cpu()
+            count = wrk(port, args.seconds, script=load)
+            return (proxy.cpu() - before) / count * 1e6
 
         rounds = rounds_of(args, configurations, http_origin, measure)
     return report("CPU per chat request of 1 KiB, 64 keep-alive connections", rounds, [
@@ -176,16 +175,16 @@ cursor_compat /cursor/*
     }
     body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "word " * 40}]}).encode()
 
-    def measure(name, port, pid):
+    def measure(name, port, proxy):
         path, event, end = CHAT, b"\ndata: ", b"[DONE]"
         if name == "ollama_compat":
             path, event, end = "/api/chat", b'"done":', b'"done":true'
         refuse_wrong(name, port, path, body, token(0), event.strip())
         request = (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token(0)}\r\n"
                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
-        before = cpu_seconds(pid)
+        before = proxy.cpu()
         events = sse_load(port, args.streams, args.seconds, request, event, end)
-        cpu = cpu_seconds(pid) - before
+        cpu = proxy.cpu() - before
         # 20 a second and stream, the first ones later: half of that is a stalled upstream, not a measurement.
         if events < args.streams * 20 * args.seconds // 2:
             raise RuntimeError(f"{events} events came")
