@@ -24,6 +24,8 @@ impl Identifier {
 
     pub fn ip(address: &str) -> Result<Self, &'static str> {
         let address: IpAddr = address.parse().map_err(|_| "it is not an IP address")?;
+        // An IPv4 address written as IPv6 is the IPv4 address, to clients too: rules for ranges must not be evaded by it.
+        let address = address.to_canonical();
         if address.is_unspecified() || address.is_multicast() {
             return Err("it is not the address of one machine");
         }
@@ -82,6 +84,8 @@ mod tests {
             ("my_service", Some("my_service")),
             ("127.0.0.1", Some("127.0.0.1")),
             ("0:0::1", Some("::1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("::ffff:224.0.0.1", None),
             ("xn--bcher-kva.test", Some("xn--bcher-kva.test")),
             ("*", None),
             ("*.test", None),

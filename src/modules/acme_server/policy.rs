@@ -93,6 +93,9 @@ mod tests {
             ("10.1.0.1", false),
             ("192.168.0.1", false),
             ("::1", false),
+            // IPv4 in the form of IPv6 is the same address.
+            ("::ffff:10.2.0.1", true),
+            ("::ffff:10.1.0.1", false),
             // It would be good for the denied one too.
             ("*.a.test", false),
         ] {
