@@ -150,7 +150,19 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {
 
 /// What an ACME issuer asks for and cannot have yet.
 fn unsupported_acme(acme: &AcmeIssuer) -> Vec<&'static str> {
-    if acme::proxy(acme).is_err() { vec!["this proxy of an issuer's own"] } else { Vec::new() }
+    let mut found = Vec::new();
+    if acme::proxy(acme).is_err() {
+        found.push("this proxy of an issuer's own");
+    }
+    if !acme.account_key.is_empty() && !acme::is_usable_account_key(&acme.account_key) {
+        found.push("an `account_key` that is not a private key of the curve P-256 in PEM");
+    }
+    // ZeroSSL wants an external account, and gives one unasked.
+    let is_external = acme.external_account.is_some() || acme::directory(acme) == acme::ZEROSSL;
+    if !acme.account_key.is_empty() && is_external {
+        found.push("an `account_key` for an account that is bound to an external one (`eab`, and always with ZeroSSL)");
+    }
+    found
 }
 
 /// Numbers that stand for policies that a configuration does not write.
@@ -243,6 +255,19 @@ mod tests {
             assert!(is_internal(&chosen(json!([{"subjects": [name], "key_type": "p384"}]), name)), "{name}");
         }
         assert!(!is_internal(&chosen(json!([]), "a.test")));
+    }
+
+    #[test]
+    fn account_keys_that_no_order_could_use_are_told() {
+        let key = |algorithm| rcgen::KeyPair::generate_for(algorithm).unwrap().serialize_pem();
+        let (good, other) = (key(&rcgen::PKCS_ECDSA_P256_SHA256), key(&rcgen::PKCS_ECDSA_P384_SHA384));
+        let told = |issuer: Value| unsupported_acme(&serde_json::from_value(issuer).unwrap()).join("; ");
+        let external = json!({"key_id": "id", "mac_key": "c2VjcmV0"});
+        assert_eq!(told(json!({"account_key": good})), "");
+        assert_eq!(told(json!({"external_account": external})), "");
+        assert!(told(json!({"account_key": good, "external_account": external})).contains("external one"));
+        assert!(told(json!({"account_key": good, "ca": acme::ZEROSSL})).contains("external one"));
+        assert!(told(json!({"account_key": other})).contains("curve P-256"));
     }
 
     #[test]

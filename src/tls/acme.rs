@@ -22,6 +22,7 @@ mod throttle;
 use std::fmt;
 use std::time::Duration;
 
+pub use account::is_usable as is_usable_account_key;
 pub use challenge::{ACME_TLS, Board, Kind};
 pub use http::{Http, proxy};
 

@@ -57,6 +57,16 @@ impl Authorities {
         {
             return Ok(Arc::clone(&kept.authority));
         }
+        if let Some(kept) = open.get(&place) {
+            match kept.authority.put_back(storage, id, settings) {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!(
+                    authority = id,
+                    "the root of the internal CA was gone from the storage: the one in memory, which clients trust, is put back; to have another made, stop llmproxy before taking it away"
+                ),
+                Err(error) => tracing::warn!(authority = id, %error, "the root of the internal CA cannot be put back"),
+            }
+        }
         let authority = match (Authority::open(storage, id, settings, now), open.get(&place)) {
             (Ok(authority), _) => Arc::new(authority),
             // A disk that is gone takes nothing from what is open.
@@ -111,11 +121,49 @@ mod tests {
         std::fs::rename(&aside, folder.path()).unwrap();
         assert_eq!(open(late).root_pem(), first.root_pem());
 
-        // The files are taken away: another root is made, as if it had never been open.
-        storage.delete("pki").unwrap();
-        assert_ne!(open(late).root_pem(), first.root_pem());
         let other = AuthoritySettings { name: "Other".into(), ..AuthoritySettings::default() };
         let changed = authorities.open(&storage, "local", &other, late).unwrap();
         assert!(!Arc::ptr_eq(&changed, &renewed));
+    }
+
+    #[test]
+    fn a_storage_that_comes_back_empty_gets_the_root_that_clients_trust() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(folder.path().join("storage"));
+        let (authorities, now) = (Authorities::default(), OffsetDateTime::now_utc());
+        let settings = AuthoritySettings::default();
+        let open = || authorities.open(&storage, "local", &settings, now).unwrap();
+        let first = open();
+        let files = ["root.crt", "root.key", "intermediate.crt", "intermediate.key"];
+        let kept = || files.map(|file| storage.load(&format!("pki/authorities/local/{file}")).unwrap().unwrap());
+        let before = kept();
+        std::fs::remove_dir_all(storage.root()).unwrap();
+        assert_eq!((open().root_pem(), kept()), (first.root_pem(), before.clone()));
+        storage.delete("pki/authorities/local/root.key").unwrap();
+        assert_eq!((open().root_pem(), kept()), (first.root_pem(), before.clone()));
+        // It is what a process that starts now opens.
+        let anew = Authority::open(&storage, "local", &settings, now).unwrap();
+        assert_eq!(anew.root_pem(), first.root_pem());
+
+        // A root that the admin has put in its place stands.
+        let other = FileStorage::new(folder.path().join("other"));
+        let others = Authority::open(&other, "local", &settings, now).unwrap();
+        storage.delete("pki").unwrap();
+        for file in ["root.crt", "root.key"] {
+            let key = format!("pki/authorities/local/{file}");
+            storage.store(&key, &other.load(&key).unwrap().unwrap()).unwrap();
+        }
+        assert_eq!(open().root_pem(), others.root_pem());
+
+        // What was given as files is not put where it never was.
+        let path = |file: &str| other.root().join("pki/authorities/local").join(file).display().to_string();
+        let given = AuthoritySettings {
+            root_files: Some((path("root.crt"), path("root.key"))),
+            ..AuthoritySettings::default()
+        };
+        authorities.open(&storage, "given", &given, now).unwrap();
+        storage.delete("pki").unwrap();
+        authorities.open(&storage, "given", &given, now).unwrap();
+        assert_eq!(storage.list("pki/authorities/given").unwrap(), ["intermediate.crt", "intermediate.key"]);
     }
 }

@@ -28,8 +28,10 @@ const INTERMEDIATE_LIFETIME: time::Duration = time::Duration::days(7);
 const RENEWAL_RATIO: f64 = 0.2;
 /// Who looks at the log should know so long before a root is gone: it has to be taken to every client.
 const ROOT_WARNING: time::Duration = time::Duration::days(60);
-/// Clocks of clients may be slow.
-const BACKDATE: time::Duration = time::Duration::minutes(1);
+/// Clocks of clients may be slow: certificates are good from this long before they are made.
+pub const BACKDATE: time::Duration = time::Duration::minutes(1);
+/// Two that make or renew a signer at the same time could keep the key of one with the certificate of the other.
+static OPENING: Mutex<()> = Mutex::new(());
 
 /// What the `pki` option says of an authority.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -116,6 +118,8 @@ pub struct Authority {
     root: CaCertificate,
     /// `None` where the root's key is kept elsewhere.
     root_signer: Option<Signer>,
+    /// The root is of the storage, not of files of the admin's.
+    is_kept: bool,
     intermediate: Signer,
     /// `None` = nobody renews the intermediate.
     renewal_ratio: Option<f64>,
@@ -133,8 +137,6 @@ impl Authority {
         settings: &AuthoritySettings,
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
-        /// Two that make or renew a signer at the same time could keep the key of one with the certificate of the other.
-        static OPENING: Mutex<()> = Mutex::new(());
         let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let place = Place { storage: settings.storage.as_ref().unwrap_or(storage), id, settings, now };
         let (root, root_signer) = place.root()?;
@@ -145,7 +147,45 @@ impl Authority {
             Some((certificate, key)) => (Signer::from_files(certificate, key)?, None),
             None => (place.intermediate(&root, root_signer.as_ref())?, Some(place.ratio())),
         };
-        Ok(Self { root, root_signer, intermediate, renewal_ratio })
+        let is_kept = settings.root_files.is_none();
+        Ok(Self { root, root_signer, is_kept, intermediate, renewal_ratio })
+    }
+
+    /// Keeps the root, and the intermediate, where the storage has lost them; true when it had. Another root that is
+    /// kept there stands. Blocks on the file system.
+    ///
+    /// # Errors
+    /// When the storage cannot be read or written.
+    pub fn put_back(
+        &self,
+        storage: &FileStorage,
+        id: &str,
+        settings: &AuthoritySettings,
+    ) -> Result<bool, AuthorityError> {
+        let Some(root) = self.root_signer.as_ref().filter(|_| self.is_kept && settings.root_files.is_none()) else {
+            return Ok(false);
+        };
+        let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = Place {
+            storage: settings.storage.as_ref().unwrap_or(storage),
+            id,
+            settings,
+            now: OffsetDateTime::now_utc(),
+        };
+        if !place.has_lost(root)? {
+            return Ok(false);
+        }
+        let _turn = place.turn().map_err(|e| failed("the certificate storage", e))?;
+        // Another process may have put its own there meanwhile.
+        if !place.has_lost(root)? {
+            return Ok(false);
+        }
+        if self.renewal_ratio.is_some() && settings.intermediate_files.is_none() {
+            self.intermediate.put_back(place.storage, &place.stem("intermediate"))?;
+        }
+        // Last: what is there is whole.
+        root.put_back(place.storage, &place.stem("root"))?;
+        Ok(true)
     }
 
     /// What is wrong with the files that the settings name, without making or keeping anything; `Ok` has what will be
@@ -336,6 +376,21 @@ impl Place<'_> {
             "made a root certificate; `llmproxy trust`, run as root, has this machine trust it"
         );
         Ok(root)
+    }
+
+    /// Whether the certificate or the key of this root is not there any more, and no other root stands in its place.
+    fn has_lost(&self, root: &Signer) -> Result<bool, AuthorityError> {
+        let stem = self.stem("root");
+        let read = |end: &str| {
+            self.storage.load(&format!("{stem}.{end}")).map_err(|e| failed(&format!("cannot read {stem}.{end}"), e))
+        };
+        Ok(match (read("crt")?, read("key")?) {
+            (Some(_), Some(_)) => false,
+            (Some(certificate), None) => {
+                CaCertificate::from_pem(&certificate).is_ok_and(|kept| kept.own_pem() == root.certificate.own_pem())
+            }
+            (None, _) => true,
+        })
     }
 
     fn intermediate(&self, root: &CaCertificate, by: Option<&Signer>) -> Result<Signer, AuthorityError> {

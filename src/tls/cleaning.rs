@@ -1,5 +1,5 @@
-//! Takes out of the storage what is of no use any more: certificates that expired long ago, OCSP responses and locks that
-//! nobody renews. The note of when this was done is Caddy's (certmagic's `last_clean.json`), so that several processes on
+//! Takes out of the storage what is of no use any more: certificates that expired long ago, OCSP responses that have
+//! expired, locks that nobody renews. The note of when this was done is Caddy's (certmagic's `last_clean.json`), so that several processes on
 //! one storage do it once.
 
 use std::io;
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::ocsp;
 use crate::storage::FileStorage;
 
 /// How often, unless told otherwise (Caddy's).
@@ -56,8 +57,8 @@ pub fn clean(
     note(storage, now)?;
     let cleaned = Cleaned {
         certificates: clean_certificates(storage, is_looked_after, now)?,
-        responses: clean_old(storage, "ocsp", "", now)?,
-        locks: clean_old(storage, "locks", ".lock", now)?,
+        responses: clean_responses(storage, now)?,
+        locks: clean_locks(storage, now)?,
     };
     Ok(Some(cleaned))
 }
@@ -118,12 +119,25 @@ fn end_of(pem: &[u8]) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(leaf.validity().not_after.timestamp()).ok()
 }
 
-/// Removes the files of a folder that nobody has written for long.
-fn clean_old(storage: &FileStorage, folder: &str, end: &str, now: OffsetDateTime) -> io::Result<usize> {
+/// Removes OCSP responses that have expired, and what is none, as Caddy does: at worst somebody asks once more.
+fn clean_responses(storage: &FileStorage, now: OffsetDateTime) -> io::Result<usize> {
+    let mut cleaned = 0;
+    for file in storage.list("ocsp")? {
+        let key = format!("ocsp/{file}");
+        if storage.load(&key)?.is_some_and(|response| !ocsp::is_of_use(&response, now)) {
+            storage.delete(&key)?;
+            cleaned += 1;
+        }
+    }
+    Ok(cleaned)
+}
+
+/// Removes locks that nobody has renewed for long.
+fn clean_locks(storage: &FileStorage, now: OffsetDateTime) -> io::Result<usize> {
     let mut cleaned = 0;
     let before = SystemTime::from(now) - GRACE;
-    for file in storage.list(folder)?.into_iter().filter(|file| file.ends_with(end) && !file.starts_with(LOCK)) {
-        let key = format!("{folder}/{file}");
+    for file in storage.list("locks")?.into_iter().filter(|file| file.ends_with(".lock") && !file.starts_with(LOCK)) {
+        let key = format!("locks/{file}");
         if storage.modified(&key)?.is_some_and(|modified| modified < before) {
             storage.delete(&key)?;
             cleaned += 1;
@@ -202,14 +216,29 @@ mod tests {
     }
 
     #[test]
-    fn locks_and_responses_that_nobody_renews_go() {
+    fn locks_that_nobody_renews_go() {
         let (_folder, storage) = storage(&[]);
         storage.store("locks/dead.lock", b"{}").unwrap();
-        storage.store("ocsp/a.test-1234", b"x").unwrap();
         let soon = clean(&storage, HOUR, |_| false, now() + time::Duration::days(1)).unwrap().unwrap();
         assert_eq!(soon, Cleaned::default());
         let late = clean(&storage, HOUR, |_| false, now() + time::Duration::days(15)).unwrap().unwrap();
-        assert_eq!(late, Cleaned { certificates: 0, responses: 1, locks: 1 });
+        assert_eq!(late, Cleaned { certificates: 0, responses: 0, locks: 1 });
+    }
+
+    #[test]
+    fn responses_go_when_they_have_expired() {
+        let (_folder, storage) = storage(&[]);
+        let answer = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ocsp/good.der")).unwrap();
+        // Good for a day, from some moment before this test was written.
+        let mut end = now();
+        while !ocsp::is_of_use(&answer, end) {
+            end -= time::Duration::hours(12);
+        }
+        storage.store("ocsp/a.test-1", &answer).unwrap();
+        assert_eq!(clean(&storage, HOUR, |_| false, end).unwrap().unwrap().responses, 0);
+        storage.store("ocsp/b.test-2", b"no response").unwrap();
+        let cleaned = clean(&storage, HOUR, |_| false, end + time::Duration::days(1)).unwrap().unwrap();
+        assert_eq!((cleaned.responses, storage.list("ocsp").unwrap().len()), (2, 0));
     }
 
     #[test]

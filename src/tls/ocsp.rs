@@ -18,7 +18,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_OCSP;
 
-pub use response::{Response, Status};
+pub use response::{Response, Status, is_of_use};
 
 use super::acme::Http;
 use crate::config::tls_types::AcmeIssuer;

@@ -75,6 +75,56 @@ fn each_challenge_gives_a_certificate_that_a_restart_finds_again() {
 }
 
 #[test]
+fn a_restart_orders_nothing_and_one_without_the_storage_has_all_anew() {
+    if !installed_or_skip() {
+        return;
+    }
+    let (pebble, folder) = (Pebble::start(false, LONG), tempfile::tempdir().unwrap());
+    let storage = folder.path().join("storage");
+    let sites = site("a.test", "") + &site("b.test", "");
+    let mut asked = Vec::new();
+    for is_lost in [false, false, true] {
+        if is_lost {
+            std::fs::remove_dir_all(&storage).unwrap();
+        }
+        let proxy = start(&pebble, &storage, "", &sites);
+        for name in ["a.test", "b.test"] {
+            wait_for(&proxy, &pebble, name, &format!("here is {name}"));
+        }
+        asked.push((pebble.accounts(), pebble.orders()));
+    }
+    let [first, again, anew] = asked[..] else { unreachable!() };
+    assert_eq!(first.0, 1);
+    assert_eq!(again, first);
+    assert_eq!(anew, (2, first.1 + 2));
+}
+
+#[test]
+fn an_account_whose_key_cannot_be_used_is_kept_aside_for_another() {
+    if !installed_or_skip() {
+        return;
+    }
+    let (pebble, storage) = (Pebble::start(false, LONG), tempfile::tempdir().unwrap());
+    drop({
+        let proxy = start(&pebble, storage.path(), "", &site("a.test", ""));
+        wait_for(&proxy, &pebble, "a.test", "here is a.test");
+        proxy
+    });
+    let ca = std::fs::read_dir(storage.path().join("acme")).unwrap().next().unwrap().unwrap().path();
+    let key = ca.join("users/default/default.key");
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
+    std::fs::write(&key, &other).unwrap();
+    let proxy = start(&pebble, storage.path(), "", &(site("a.test", "") + &site("b.test", "") + &site("c.test", "")));
+    for name in ["b.test", "c.test"] {
+        wait_for(&proxy, &pebble, name, &format!("here is {name}"));
+    }
+    assert_eq!(pebble.accounts(), 2, "{}", proxy.log());
+    assert_eq!(std::fs::read_to_string(key.with_extension("key.unusable")).unwrap(), other);
+    assert_eq!(proxy.log().matches("kept aside").count(), 1, "{}", proxy.log());
+    assert!(!proxy.log().contains("PRIVATE KEY"));
+}
+
+#[test]
 fn a_ca_that_is_down_is_followed_by_the_next_and_one_that_wants_an_account_gets_it() {
     if !installed_or_skip() {
         return;

@@ -76,7 +76,7 @@ impl Loss {
 
 fn file(http: u16, https: u16, storage: &Path, hosts: &str) -> String {
     format!(
-        "{{\n\tadmin off\n\trenew_interval 1s\n\thttp_port {http}\n\thttps_port {https}\n\tstorage file_system {}\n}}\n{hosts} {{\n\ttls {{\n\t\tissuer internal {{\n\t\t\tlifetime 36s\n\t\t}}\n\t}}\n\trespond {{host}}\n}}\n",
+        "{{\n\tadmin off\n\trenew_interval 1s\n\thttp_port {http}\n\thttps_port {https}\n\tstorage file_system {}\n}}\n{hosts} {{\n\ttls {{\n\t\tissuer internal {{\n\t\t\tlifetime 12s\n\t\t}}\n\t}}\n\trespond {{host}}\n}}\n",
         storage.display()
     )
 }

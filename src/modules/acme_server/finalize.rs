@@ -15,7 +15,8 @@ use super::ordering;
 use super::problem::{Kind, Problem};
 use super::request::{Asked, Reply};
 use super::store::{Issued, hex};
-use crate::tls::authority::{Authority, Signed, Wanted};
+use crate::tls::authorities::Authorities;
+use crate::tls::authority::{Signed, Wanted};
 
 /// Clocks of clients may be slow.
 const BACKDATE: time::Duration = time::Duration::minutes(1);
@@ -81,7 +82,8 @@ impl Ca {
         let time = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).map_err(Problem::internal);
         let lifetime = time::Duration::try_from(self.settings.lifetime).map_err(Problem::internal)?;
         let settings = &self.settings;
-        let authority = Authority::open(self.state.store.storage(), &settings.ca, &settings.authority, now)
+        let authority = Authorities::shared()
+            .open(self.state.store.storage(), &settings.ca, &settings.authority, now)
             .map_err(Problem::internal)?;
         let names: Vec<String> = order.identifiers.iter().map(|i| i.value.clone()).collect();
         let not_before = order.not_before.map_or(Ok(now - BACKDATE), time)?;

@@ -104,14 +104,43 @@ fn load(keys: &Keys, storage: &FileStorage) -> Result<Option<(Registration, Priv
     if registration.location.is_empty() || registration.status != "valid" {
         return Ok(None);
     }
-    Ok(Some((registration, pkcs8(&key)?)))
+    Ok(pkcs8(&key).ok().map(|key| (registration, key)))
+}
+
+/// Keeps files aside that are about to be replaced although they may be of use to somebody: an account whose key is of a
+/// kind that we cannot sign with (Caddy can, with any).
+fn keep_aside(keys: &Keys, storage: &FileStorage) {
+    let Some(key) = storage.load(&keys.private_key).ok().flatten().filter(|key| pkcs8(key).is_err()) else { return };
+    let aside = |of: &str| format!("{of}.unusable");
+    tracing::warn!(
+        key = keys.private_key,
+        aside = aside(&keys.private_key),
+        "the key of the ACME account that is kept is not one of the curve P-256, so it cannot be used: another account is made, and this one kept aside"
+    );
+    let kept =
+        storage.store(&aside(&keys.private_key), &key).and_then(|()| match storage.load(&keys.registration)? {
+            Some(registration) => storage.store(&aside(&keys.registration), &registration),
+            None => Ok(()),
+        });
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the ACME account that cannot be used is not kept aside");
+    }
+}
+
+/// Whether orders can be signed with a key, PEM.
+#[must_use]
+pub fn is_usable(pem: &str) -> bool {
+    pkcs8(pem.as_bytes()).is_ok()
 }
 
 /// Caddy writes SEC1, the protocol's library reads PKCS 8.
 fn pkcs8(pem: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
     let unusable = || AcmeError("the ACME account's key is not usable: it must be one of the curve P-256".into());
     match PrivateKeyDer::from_pem_slice(pem).map_err(|_| unusable())? {
-        PrivateKeyDer::Pkcs8(key) => Ok(key),
+        PrivateKeyDer::Pkcs8(key) => {
+            Key::from_pkcs8_der(key.clone_key()).map_err(|_| unusable())?;
+            Ok(key)
+        }
         PrivateKeyDer::Sec1(key) => {
             let key = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_sec1_der());
             let document = key.map_err(|_| unusable())?.to_pkcs8v1().map_err(|_| unusable())?;
@@ -152,6 +181,7 @@ async fn create(issuer: &AcmeIssuer, keys: &Keys, storage: &FileStorage, http: H
         orders: String::new(),
         location: account.id().to_owned(),
     };
+    keep_aside(keys, storage);
     let kept = serde_json::to_vec_pretty(&registration).map_err(std::io::Error::from).and_then(|json| {
         storage.store(&keys.private_key, pem.as_bytes())?;
         storage.store(&keys.registration, &json)
@@ -180,6 +210,28 @@ mod tests {
         let pem = pem(sec1.as_ref());
         Key::from_pkcs8_der(pkcs8(pem.as_bytes()).unwrap()).unwrap();
         assert!(pkcs8(pem.replace('M', "A").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_account_whose_key_cannot_be_used_is_kept_aside_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, keys) = (FileStorage::new(folder.path()), Keys::of("ca", "me@example.com"));
+        let registration = br#"{"status": "valid", "location": "https://ca.test/account/1"}"#;
+        let key = |algorithm| KeyPair::generate_for(algorithm).unwrap().serialize_pem();
+        storage.store(&keys.registration, registration).unwrap();
+        for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256, &rcgen::PKCS_ED25519] {
+            let pem = key(algorithm);
+            storage.store(&keys.private_key, pem.as_bytes()).unwrap();
+            assert!(load(&keys, &storage).unwrap().is_none() && !is_usable(&pem));
+            keep_aside(&keys, &storage);
+            let aside = |of: &str| storage.load(&format!("{of}.unusable")).unwrap().unwrap();
+            assert_eq!(
+                (aside(&keys.registration), aside(&keys.private_key)),
+                (registration.to_vec(), pem.into_bytes())
+            );
+        }
+        storage.store(&keys.private_key, key(&PKCS_ECDSA_P256_SHA256).as_bytes()).unwrap();
+        assert!(load(&keys, &storage).unwrap().is_some());
     }
 
     fn pem(sec1: &[u8]) -> String {

@@ -136,6 +136,11 @@ impl Signer {
         keep("crt", &self.certificate.chain_pem())
     }
 
+    /// Keeps it anew.
+    pub fn put_back(&self, storage: &FileStorage, stem: &str) -> Result<(), AuthorityError> {
+        self.keep(&self.issuer.key().serialize_pem(), storage, stem)
+    }
+
     /// Whether less of its life is left than this share.
     pub fn is_due(&self, ratio: f64, now: OffsetDateTime) -> bool {
         let CaCertificate { not_before, not_after, .. } = self.certificate;

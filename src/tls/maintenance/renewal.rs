@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::tls::acme::renewal_info::RenewalInfo;
+use crate::tls::authority::BACKDATE;
 use crate::tls::certificate::{Certificate, Validity};
 use crate::tls::subject;
 
@@ -12,6 +13,14 @@ use crate::tls::subject;
 pub fn due(validity: &Validity, ratio: f64, told: Option<&RenewalInfo>) -> OffsetDateTime {
     let by_share = validity.renewal(ratio);
     told.map_or(by_share, |told| told.selected.min(by_share))
+}
+
+/// The life that a certificate of the internal CA is given: what it is back-dated by has passed before it is there, and
+/// would have short ones renewed at once.
+#[must_use]
+pub fn real_life(validity: Validity) -> Validity {
+    let began = validity.not_before + BACKDATE;
+    if began < validity.not_after { Validity { not_before: began, ..validity } } else { validity }
 }
 
 /// Whether a certificate that was just issued is what was ordered.
@@ -53,6 +62,20 @@ mod tests {
         assert_eq!(due(&validity, 1.0 / 3.0, Some(&told(day(10)))), day(10));
         assert_eq!(due(&validity, 1.0 / 3.0, Some(&told(day(89)))), day(60));
         assert_eq!(due(&validity, 0.5, None), day(45));
+    }
+
+    #[test]
+    fn the_life_of_an_internal_certificate_begins_when_it_is_made() {
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let made = |seconds| {
+            let not_after = now + time::Duration::seconds(seconds);
+            due(&real_life(Validity { not_before: now - BACKDATE, not_after }), 1.0 / 3.0, None) - now
+        };
+        assert_eq!(made(3), time::Duration::seconds(2));
+        assert_eq!(made(12 * 3600), time::Duration::hours(8));
+        // Of an authority that is itself too young for the whole of it.
+        let short = Validity { not_before: now, not_after: now + time::Duration::seconds(30) };
+        assert_eq!(real_life(short), short);
     }
 
     #[test]

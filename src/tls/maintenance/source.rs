@@ -89,7 +89,9 @@ impl Source {
             return Some(OffsetDateTime::UNIX_EPOCH);
         }
         let told = self.told_about(certificate.leaf()?);
-        Some(renewal::due(&certificate.validity, self.automation.renewal_ratio, told.as_ref()))
+        let validity = certificate.validity;
+        let life = if self.is_internal(name) { renewal::real_life(validity) } else { validity };
+        Some(renewal::due(&life, self.automation.renewal_ratio, told.as_ref()))
     }
 
     /// Has another certificate obtained at once.
@@ -151,11 +153,21 @@ impl Source {
         renewal_info::identifier(leaf).is_some_and(|id| id == told.identifier).then_some(told)
     }
 
-    /// The issuer of the certificate in use, when it speaks ACME, with its key.
-    fn acme_issuer_in_use(&self, name: &str) -> Option<(String, &AcmeIssuer)> {
+    /// The issuer of the certificate in use, with its key.
+    fn issuer_in_use(&self, name: &str) -> Option<(String, &Issuer)> {
         let in_use = self.states.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.issuer.clone();
         let issuer = self.automation.issuers.iter().find(|issuer| issuer_key(issuer) == in_use)?;
+        Some((in_use, issuer))
+    }
+
+    /// As [`Self::issuer_in_use`], when it speaks ACME.
+    fn acme_issuer_in_use(&self, name: &str) -> Option<(String, &AcmeIssuer)> {
+        let (in_use, issuer) = self.issuer_in_use(name)?;
         Some((in_use, issuer.acme()?))
+    }
+
+    fn is_internal(&self, name: &str) -> bool {
+        matches!(self.issuer_in_use(name), Some((_, Issuer::Internal(_))))
     }
 
     /// Beside the certificate, as Caddy does.

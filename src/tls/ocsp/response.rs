@@ -65,6 +65,17 @@ pub(super) fn read(
     Ok(response)
 }
 
+/// Whether somebody could still staple it, whatever certificate it is about and whoever signed it.
+pub fn is_of_use(der: &[u8], now: OffsetDateTime) -> bool {
+    let latest = || {
+        let signed = Signed::read(basic(der)?.ok()?)?;
+        let mut all = responses(signed.content)?;
+        let ends = std::iter::from_fn(|| next(&mut all)).take(MAX_RESPONSES);
+        ends.filter_map(|(_, response)| response.next_update).max()
+    };
+    latest().is_some_and(|end| end > now)
+}
+
 /// The answer inside; an error when the responder refuses to answer.
 fn basic(der: &[u8]) -> Option<Result<&[u8], OcspError>> {
     let mut outer = Reader(der).sequence()?;
@@ -153,30 +164,31 @@ fn responses(data: &[u8]) -> Option<Reader<'_>> {
 }
 
 fn find(mut responses: Reader<'_>, wanted: &CertId) -> Option<Response> {
-    for _ in 0..MAX_RESPONSES {
-        let mut single = responses.sequence()?;
-        let mut id = single.sequence()?;
-        let _algorithm = id.sequence()?;
-        let (name, key, serial) = (id.universal(OCTETS)?, id.universal(OCTETS)?, id.universal(INTEGER)?);
-        if name.content != wanted.name_hash || key.content != wanted.key_hash || serial.content != wanted.serial {
-            continue;
-        }
-        let status = if single.context(0).is_some() {
-            Status::Good
-        } else if single.context(1).is_some() {
-            Status::Revoked
-        } else {
-            single.context(2)?;
-            Status::Unknown
-        };
-        let this_update = single.time()?;
-        let next_update = match single.context(0) {
-            Some(value) => Some(Reader(value.content).time()?),
-            None => None,
-        };
-        return Some(Response { status, this_update, next_update });
-    }
-    None
+    let wanted = [&*wanted.name_hash, &*wanted.key_hash, &*wanted.serial];
+    let mut all = std::iter::from_fn(|| next(&mut responses)).take(MAX_RESPONSES);
+    all.find(|(id, _)| *id == wanted).map(|(_, response)| response)
+}
+
+/// The next answer about a single certificate, with its name hash, key hash and serial number.
+fn next<'a>(responses: &mut Reader<'a>) -> Option<([&'a [u8]; 3], Response)> {
+    let mut single = responses.sequence()?;
+    let mut id = single.sequence()?;
+    let _algorithm = id.sequence()?;
+    let id = [id.universal(OCTETS)?.content, id.universal(OCTETS)?.content, id.universal(INTEGER)?.content];
+    let status = if single.context(0).is_some() {
+        Status::Good
+    } else if single.context(1).is_some() {
+        Status::Revoked
+    } else {
+        single.context(2)?;
+        Status::Unknown
+    };
+    let this_update = single.time()?;
+    let next_update = match single.context(0) {
+        Some(value) => Some(Reader(value.content).time()?),
+        None => None,
+    };
+    Some((id, Response { status, this_update, next_update }))
 }
 
 #[cfg(test)]
@@ -227,6 +239,15 @@ mod tests {
             let wanted = if name == "delegate" { "not signed by" } else { "from the future" };
             assert!(early.to_string().contains(wanted), "{early}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_of_use_until_its_end() {
+        let answer = fixture("good.der");
+        let now = then(&answer);
+        assert!(is_of_use(&answer, now + time::Duration::hours(23)));
+        assert!(!is_of_use(&answer, now + time::Duration::hours(25)));
+        assert!(!is_of_use(&answer[..answer.len() / 2], now) && !is_of_use(b"", now));
     }
 
     #[test]
