@@ -17,11 +17,11 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ use transmit::Transmit;
 const MAX_HEAD: usize = 400 << 10;
 /// A buffer larger than this is not kept while the connection is idle.
 const LARGEST_KEPT: usize = 4 << 10;
+/// How long an answer is waited for when the request cannot be written to its end.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 pub(super) struct H1 {
     stream: Stream,
@@ -117,6 +119,7 @@ impl H1 {
             transmit,
             sent: false,
             broken: None,
+            last_word: Deadline::default(),
             clock: HeadClock::new(&target.options.timeouts),
         };
         match poll_fn(|cx| exchange.poll(cx)).await {
@@ -128,7 +131,7 @@ impl H1 {
                 } else {
                     Some(transmit)
                 };
-                h1.answered(head, ahead, request.method(), unsent, target)
+                h1.answered(head, ahead, &request, unsent, target)
             }
             Err(ended) => {
                 let silent = !exchange.head.began;
@@ -152,18 +155,25 @@ impl H1 {
         mut self: Box<Self>,
         mut head: Head,
         ahead: Bytes,
-        method: &Method,
+        request: &Request<OutBody>,
         unsent: Option<Transmit>,
         target: &Target,
     ) -> Result<Answer, Failure> {
-        let remote = self.remote;
+        let (remote, method) = (self.remote, request.method());
+        let wrong = |why: &str| Failure::of(upstream_error(Kind::UpstreamProtocol, Retry::IfIdempotent, target, why));
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if switches || (*method == Method::CONNECT && head.status.is_success()) {
+            if switches && !request.headers().contains_key(header::UPGRADE) {
+                return Err(wrong("switched protocols without being asked"));
+            }
+            // The other protocol begins behind the request: half a request cannot be followed by it.
+            if unsent.is_some() {
+                return Err(wrong("switched protocols within the request"));
+            }
             let upgraded = Upgraded::new(self.stream, ahead, self.permit);
             return Ok(Answer { response: respond(head, Body::Empty), upgraded: Some(upgraded), remote });
         }
-        let (receiving, again) = Receiving::of(&mut head, method)
-            .map_err(|why| Failure::of(upstream_error(Kind::UpstreamProtocol, Retry::IfIdempotent, target, why)))?;
+        let (receiving, again) = Receiving::of(&mut head, method).map_err(wrong)?;
         self.may_serve_again = again;
         let mut reader = BodyReader::new(receiving, ahead);
         let whole = if reader.is_ended() { Some(Bytes::new()) } else { reader.whole() };
@@ -224,8 +234,9 @@ struct Exchanging {
     transmit: Transmit,
     /// All of the request is written.
     sent: bool,
-    /// Why no more of it can be written. The answer may say more: it is waited for.
+    /// Why no more of it can be written. An answer that came before says more: it is waited for until `last_word`.
     broken: Option<std::io::Error>,
+    last_word: Deadline,
     head: HeadReader,
     clock: HeadClock,
 }
@@ -251,8 +262,13 @@ impl Exchanging {
             Poll::Ready(Ok(found)) => Poll::Ready(Ok(found)),
             Poll::Ready(Err(fault)) => Poll::Ready(Err(Ended::Read(fault))),
             Poll::Pending => {
-                if let Some(error) = self.broken.take() {
-                    return Poll::Ready(Err(Ended::Write(error)));
+                if self.broken.is_some() {
+                    // The write may learn of the end before the read side is told of what there is to read.
+                    if !self.last_word.is_set() {
+                        self.last_word.set_after(Instant::now(), LAST_WORD);
+                    }
+                    ready!(self.last_word.poll(cx));
+                    return self.broken.take().map_or(Poll::Pending, |error| Poll::Ready(Err(Ended::Write(error))));
                 }
                 let stalled = self.transmit.blocked.then_some(self.transmit.written);
                 self.clock.poll(cx, self.sent, stalled).map(|what| Err(Ended::Slow(what)))

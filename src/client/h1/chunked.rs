@@ -14,7 +14,7 @@ pub struct Chunked {
     /// Bytes of the current chunk still to come.
     left: u64,
     digits: u8,
-    /// Bytes of extensions so far.
+    /// Bytes of extensions and of spaces before them so far.
     extensions: usize,
     /// Trailer lines so far, as they came.
     trailers: Vec<u8>,
@@ -24,7 +24,8 @@ pub struct Chunked {
 enum State {
     #[default]
     Size,
-    /// Spaces or an extension after the size.
+    /// Spaces after the size.
+    Blank,
     Extension,
     SizeLf,
     Data,
@@ -79,17 +80,12 @@ impl Chunked {
                 State::Size
             }
             (State::Size, _) if self.digits == 0 => return Err("a chunk has no size"),
-            (State::Size | State::Extension, b'\r') => State::SizeLf,
-            (State::Size, b' ' | b'\t' | b';') => State::Extension,
-            (State::Size, _) => return Err("a chunk's size is not hexadecimal"),
+            (State::Size | State::Blank | State::Extension, b'\r') => State::SizeLf,
+            (State::Size | State::Blank, b' ' | b'\t') => self.aside(State::Blank)?,
+            (State::Size | State::Blank, b';') => State::Extension,
+            (State::Size | State::Blank, _) => return Err("a chunk's size is not hexadecimal"),
             (State::Extension, b'\n') => return Err("a bare line feed in a chunk extension"),
-            (State::Extension, _) => {
-                self.extensions += 1;
-                if self.extensions > MAX_ASIDE {
-                    return Err("chunk extensions are too long");
-                }
-                State::Extension
-            }
+            (State::Extension, _) => self.aside(State::Extension)?,
             (State::SizeLf, b'\n') => {
                 self.digits = 0;
                 if self.left == 0 { State::Trailers } else { State::Data }
@@ -100,6 +96,11 @@ impl Chunked {
             _ => return Err("a chunk does not end where it should"),
         };
         Ok(())
+    }
+
+    fn aside(&mut self, state: State) -> Result<State, &'static str> {
+        self.extensions += 1;
+        if self.extensions > MAX_ASIDE { Err("chunk extensions are too long") } else { Ok(state) }
     }
 
     fn trailer(&mut self, byte: u8) -> Result<(), &'static str> {
@@ -185,6 +186,8 @@ mod tests {
             &b"\r\n"[..],
             b"-1\r\n",
             b"0x4\r\n",
+            b"4 4\r\nWiki\r\n0\r\n\r\n",
+            b"4 \nWiki\r\n0\r\n\r\n",
             b"4\nWiki\r\n0\r\n\r\n",
             b"4\r\nWikiX\r\n",
             b"4\r\nWiki\n0\r\n\r\n",

@@ -107,7 +107,8 @@ pub fn parse(bytes: &Bytes) -> Result<Head, &'static str> {
     let parsed =
         httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
     match parsed {
-        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Complete(read)) if read == bytes.len() => {}
+        Ok(httparse::Status::Complete(_)) => return Err("the head ends in two places"),
         Ok(httparse::Status::Partial) => return Err("the head is not whole"),
         Err(httparse::Error::TooManyHeaders) => return Err("more than 100 header fields"),
         Err(httparse::Error::Version) => return Err("not HTTP/1"),
@@ -139,7 +140,14 @@ impl Receiving {
     /// Removes a `content-length` that does not count. The second value: whether the connection may serve again.
     pub fn of(head: &mut Head, method: &Method) -> Result<(Self, bool), &'static str> {
         let mut again = may_serve_again(head);
-        if *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        if head.status == StatusCode::NO_CONTENT {
+            // It must not speak of a body (RFC 9110 section 8.6): one that does may send it, too.
+            let length = head.headers.remove(header::CONTENT_LENGTH);
+            again &= length.is_none_or(|length| length == "0");
+            again &= !head.headers.contains_key(header::TRANSFER_ENCODING);
+            return Ok((Self::Nothing, again));
+        }
+        if *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
             return Ok((Self::Nothing, again));
         }
         let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -154,11 +162,22 @@ impl Receiving {
             again &= head.headers.remove(header::CONTENT_LENGTH).is_none();
             return Ok((Self::Chunked, again));
         }
-        match Length::of(&head.headers)?.0 {
+        let length = Length::of(&head.headers)?.0;
+        say_once(length, &mut head.headers);
+        match length {
             Some(0) => Ok((Self::Nothing, again)),
             Some(length) => Ok((Self::Length(length), again)),
             None => Ok((Self::UntilClose, false)),
         }
+    }
+}
+
+/// A length said more than once goes on as one (RFC 9110 section 8.6).
+fn say_once(length: Option<u64>, headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let repeated = values.next().is_some_and(|value| value.as_bytes().contains(&b',')) || values.next().is_some();
+    if let Some(length) = length.filter(|_| repeated) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
@@ -170,7 +189,7 @@ fn may_serve_again(head: &Head) -> bool {
             .flat_map(|v| v.as_bytes().split(|b| *b == b','))
             .any(|w| w.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     };
-    if head.version == Version::HTTP_10 { says("keep-alive") } else { !says("close") }
+    !says("close") && (head.version != Version::HTTP_10 || says("keep-alive"))
 }
 
 /// `content-length`: one value, however often it is said.
@@ -232,7 +251,15 @@ mod tests {
             Ok((Chunked, false))
         );
         assert_eq!(get("HTTP/1.1 200 OK\r\n\r\n"), Ok((UntilClose, false)));
-        assert_eq!(get("HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n"), Ok((Nothing, true)));
+        assert_eq!(get("HTTP/1.1 204 No\r\n\r\n"), Ok((Nothing, true)));
+        assert_eq!(get("HTTP/1.1 204 No\r\ncontent-length: 0\r\n\r\n"), Ok((Nothing, true)));
+        assert_eq!(get("HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n"), Ok((Nothing, false)));
+        assert_eq!(get("HTTP/1.1 204 No\r\ntransfer-encoding: chunked\r\n\r\n"), Ok((Nothing, false)));
+        assert_eq!(get("HTTP/1.1 304 Not\r\ncontent-length: 5\r\n\r\n"), Ok((Nothing, true)));
+        assert_eq!(
+            get("HTTP/1.0 200 OK\r\nconnection: keep-alive, close\r\ncontent-length: 1\r\n\r\n"),
+            Ok((Length(1), false))
+        );
         assert_eq!(get("HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 0\r\n\r\n"), Ok((Nothing, false)));
         assert_eq!(get("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\n"), Ok((Length(1), false)));
         assert_eq!(
@@ -249,6 +276,36 @@ mod tests {
             "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
             assert!(get(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_said_twice_goes_on_as_one() {
+        for text in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n",
+        ] {
+            let mut head = parse(&Bytes::from_static(text.as_bytes())).unwrap();
+            assert_eq!(Receiving::of(&mut head, &Method::GET), Ok((Receiving::Length(5), true)));
+            let values: Vec<_> = head.headers.get_all("content-length").iter().collect();
+            assert_eq!(values, ["5"], "{text:?}");
+        }
+    }
+
+    /// Were there two opinions of where a head ends, an upstream could hide a second answer between them.
+    #[test]
+    fn parser_and_search_agree_where_a_head_ends() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        for _ in 0..50_000 {
+            let mut bytes = b"HTTP/1.1 200 OK".to_vec();
+            for _ in 0..rng.usize(2..8) {
+                bytes.extend_from_slice(rng.choice([&b"\r\n"[..], b"\n", b"\r", b" ", b"a: b", b"c:", b"\t"]).unwrap());
+            }
+            let mut fields = [httparse::EMPTY_HEADER; 16];
+            let mut response = httparse::Response::new(&mut fields);
+            if let Ok(httparse::Status::Complete(read)) = response.parse(&bytes) {
+                assert_eq!(end(&bytes, 0), Some(read), "{:?}", String::from_utf8_lossy(&bytes));
+            }
         }
     }
 

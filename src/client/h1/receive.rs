@@ -2,6 +2,7 @@
 //! connection nor a quiet stream holds memory; a body that comes fast is read into buffers that travel on uncopied.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::task::coop::unconstrained;
 
 use super::chunked::{Chunked, Step};
 use super::head::{self, Head, Receiving};
@@ -42,7 +44,8 @@ fn read_small<T>(stream: &mut Stream, cx: &mut Context<'_>, take: impl FnOnce(&[
 
 /// True when the peer has neither closed nor said anything unasked.
 pub fn is_quiet(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
-    read_small(stream, cx, |_| ()).is_pending()
+    // A task that spent its budget would find every connection quiet, also one that is closed.
+    pin!(unconstrained(poll_fn(|cx| read_small(stream, cx, |_| ())))).poll(cx).is_pending()
 }
 
 /// A response head being read.

@@ -42,7 +42,7 @@ pub struct Transmit {
     announced: Vec<HeaderName>,
     /// Bytes written so far.
     pub written: u64,
-    /// The last write found the socket full.
+    /// The last write or flush found the socket full.
     pub blocked: bool,
 }
 
@@ -88,7 +88,9 @@ impl Transmit {
             self.at = 0;
             if self.body.is_none() || asked.is_pending() {
                 // Over TLS what was written may wait in the stream's own buffer.
-                if let Err(error) = ready!(Pin::new(&mut *stream).poll_flush(cx)) {
+                let flushed = Pin::new(&mut *stream).poll_flush(cx);
+                self.blocked = flushed.is_pending();
+                if let Err(error) = ready!(flushed) {
                     return Poll::Ready(Err(Fault::Io(error)));
                 }
                 return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
@@ -213,6 +215,12 @@ fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
         header::CONTENT_RANGE,
         header::CACHE_CONTROL,
         header::TE,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::EXPECT,
+        header::COOKIE,
+        header::PROXY_AUTHORIZATION,
+        header::MAX_FORWARDS,
     ];
     names.filter(|name| !forbidden.contains(name)).collect()
 }

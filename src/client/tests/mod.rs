@@ -1,6 +1,7 @@
 //! The client against real sockets: origins that play by the book (hyper) and origins that do not (raw TCP).
 
 mod cancel;
+mod faults;
 mod h2;
 mod hostile;
 mod limits;
