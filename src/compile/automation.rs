@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::acme_issuer;
 use super::auto_https::Additions;
 use super::dns_challenge;
 use super::on_demand;
@@ -137,7 +138,12 @@ fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {
             match issuer {
                 Issuer::Internal(_) => {}
                 Issuer::Zerossl(_) => report("ZeroSSL's own API (its ACME directory runs)"),
-                Issuer::Acme(acme) => unsupported_acme(acme).into_iter().for_each(&mut report),
+                Issuer::Acme(acme) => {
+                    unsupported_acme(acme).into_iter().for_each(&mut report);
+                    let at =
+                        |cx: &mut CompileCx<'_>| cx.at("issuers", |cx| cx.at(j, |cx| acme_issuer::check(acme, cx)));
+                    cx.at("policies", |cx| cx.at(i, at));
+                }
             }
         }
         if policy.storage.is_some() {

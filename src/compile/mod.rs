@@ -5,6 +5,7 @@
 //! types::Config ─compile(registry)─▶ Runtime { servers, listeners, logs, watched files }   or all errors at once
 //! ```
 
+mod acme_issuer;
 pub mod address;
 mod authorities;
 mod auto_https;
@@ -13,6 +14,7 @@ mod certificates;
 mod client_auth;
 mod dns_challenge;
 mod host_index;
+pub mod keep_alive;
 mod lints;
 pub mod load;
 pub mod logs;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::ListenAddr;
+use super::keep_alive::KeepAlive;
 use super::wrappers::Wrappers;
 use crate::config::compile_cx::CompileError;
 use crate::http::exchange::ServerFacts;
@@ -42,6 +43,8 @@ pub struct ListenerSpec {
     /// Whether connections begin with a TLS handshake.
     pub tls: bool,
     pub protocols: Protocols,
+    /// `None`: off.
+    pub keep_alive: Option<KeepAlive>,
 }
 
 /// HTTP versions that a listener speaks.

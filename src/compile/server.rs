@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::address::ListenAddr;
 use super::auto_https::{self, Additions, REDIRECT_SERVER};
+use super::keep_alive::keep_alive;
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
 use super::wrappers::wrappers;
 use super::{automation, certificates, host_index, logs, storage, tls};
@@ -130,6 +131,7 @@ fn compile_server(
 
     let addresses = listen_addresses(server, cx);
     let protocols = protocols(server, cx);
+    let keep_alive = keep_alive(server, cx);
     let wants_tls = auto.tls.contains(name);
     let mut tls = None;
     let mut strict_sni_host = server.strict_sni_host.unwrap_or(false);
@@ -149,7 +151,7 @@ fn compile_server(
     }
     for address in addresses {
         let plain_port = matches!(&address, ListenAddr::Tcp { port, .. } if *port == cx.http_port);
-        let spec = ListenerSpec { server: index, tls: wants_tls && !plain_port, protocols };
+        let spec = ListenerSpec { server: index, tls: wants_tls && !plain_port, protocols, keep_alive };
         if runtime.listeners.insert(address.clone(), spec).is_some() {
             let message = format!("{address} is listened on by two servers of this configuration");
             cx.at("listen", |cx| cx.report(CompileError::new("address-used-twice", message)));

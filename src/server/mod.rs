@@ -17,6 +17,7 @@ pub mod h2_frames;
 mod h2_message;
 mod handshake;
 mod http_redirect;
+mod keep_alive;
 mod listeners;
 pub mod proxy_protocol;
 mod request;
@@ -78,6 +79,12 @@ impl Server {
         for done in acks {
             // A worker that is gone has nothing to acknowledge.
             let _ = done.await;
+        }
+        for (address, spec) in &runtime.listeners {
+            let socket = listening.get(address).map(|open| &open.socket);
+            if let Some(Err(error)) = socket.map(|socket| keep_alive::set(socket, spec.keep_alive)) {
+                tracing::warn!(%address, %error, "TCP keep-alive cannot be set");
+            }
         }
         all_have_it.send_replace(true);
         self.listeners.keep(listening);

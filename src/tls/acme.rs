@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use account::is_usable as is_usable_account_key;
 pub use challenge::{ACME_TLS, Board, Kind};
-pub use http::{Http, proxy};
+pub use http::{Http, check_url, proxy};
 
 use super::authority::Issued;
 use super::key_type::KeyType;

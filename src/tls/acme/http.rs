@@ -115,6 +115,19 @@ impl Http {
     }
 }
 
+/// Whether a CA can be spoken to under this URL.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(url: &str) -> Result<(), &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "it is not a URL")?;
+    match uri.scheme() {
+        Some(s) if *s == UriScheme::HTTPS || *s == UriScheme::HTTP => {}
+        _ => return Err("it does not begin with https://"),
+    }
+    if uri.host().is_none_or(str::is_empty) { Err("it has no host") } else { Ok(()) }
+}
+
 /// `network_proxy` of an issuer, in Caddy's form: `{"from": "url", "url": …}` or `{"from": "none"}`.
 pub fn proxy(issuer: &AcmeIssuer) -> Result<ProxyChoice, AcmeError> {
     let Some(module) = &issuer.network_proxy else { return Ok(ProxyChoice::Environment) };

@@ -10,6 +10,13 @@ pub const CODES: &[Code] = &[
          or `{env.VAR}`. A placeholder that shows the request would let a client choose its own password.",
     ),
     (
+        "acme-ca-not-usable",
+        "certificates cannot be ordered from this CA",
+        "`acme_ca` (or `dir`, `test_dir` of `issuer acme`) is the whole URL of the CA's directory, with `https://` in front, such as \
+         `https://ca.example.com:9000/acme/local/directory`. `acme_ca_root` (`trusted_roots`) names a PEM file with the certificate \
+         of the root that signed the CA's own; llmproxy must be able to read it.",
+    ),
+    (
         "address-used-twice",
         "two servers listen on one address",
         "A listening address belongs to one server. Let the servers share one `listen` entry, or give each its \
