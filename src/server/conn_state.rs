@@ -2,12 +2,17 @@
 //!
 //! Atomics, because hyper's upgrade support asks that the socket be `Send`; all access is from one worker.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 /// No tick: a worker counts four a second, so none reaches it.
 const NONE: u32 = u32::MAX;
+
+/// HTTP/2: request heads up to this size may be as many as there are streams.
+const SMALL_HEAD: usize = 16 << 10;
+/// HTTP/2: bytes of larger request heads that one connection may have us hold; a single one may be larger.
+const LARGE_HEADS: usize = 4 << 20;
 
 /// What a connection is doing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct ConnState {
     last_io: AtomicU32,
     /// HTTP/2 is spoken: the end is announced before it comes.
     announces: AtomicBool,
+    /// HTTP/2: bytes of large request heads that are held.
+    large_heads: AtomicUsize,
     fd: AtomicI32,
     /// Set when a request's framing could be read in two ways; no further request of it is served.
     bad_framing: AtomicU8,
@@ -70,6 +77,7 @@ impl ConnState {
             block_since: AtomicU32::new(NONE),
             last_io: AtomicU32::new(tick),
             announces: AtomicBool::new(false),
+            large_heads: AtomicUsize::new(0),
             kill: Notify::new(),
             finish: Notify::new(),
         }
@@ -96,6 +104,26 @@ impl ConnState {
     pub fn request_ended(&self, tick: u32) {
         if self.active.fetch_sub(1, Ordering::Relaxed) == 1 && self.phase() == Phase::Serving {
             self.enter(Phase::Idle, tick);
+        }
+    }
+
+    /// HTTP/2: makes room for a request's head of this size until [`head_dropped`](Self::head_dropped) with what is
+    /// returned; `None`: the streams of this connection have us hold too much already.
+    pub fn hold_head(&self, size: usize) -> Option<usize> {
+        if size <= SMALL_HEAD {
+            return Some(0);
+        }
+        let held = self.large_heads.load(Ordering::Relaxed);
+        if held > 0 && held.saturating_add(size) > LARGE_HEADS {
+            return None;
+        }
+        self.large_heads.store(held.saturating_add(size), Ordering::Relaxed);
+        Some(size)
+    }
+
+    pub fn head_dropped(&self, held: usize) {
+        if held > 0 {
+            self.large_heads.fetch_sub(held, Ordering::Relaxed);
         }
     }
 
@@ -176,5 +204,25 @@ mod tests {
         assert_eq!((state.block_age(15), state.silence(15)), (Some(5), 3));
         state.io_happened(16, false);
         assert_eq!(state.block_age(17), None);
+    }
+
+    #[test]
+    fn large_heads_are_bounded_together_and_small_ones_are_not() {
+        let state = ConnState::new(-1, 0);
+        for _ in 0..1000 {
+            assert_eq!(state.hold_head(SMALL_HEAD), Some(0));
+        }
+        let held: Vec<usize> = std::iter::from_fn(|| state.hold_head(1 << 20)).take(1000).collect();
+        assert_eq!(held, [1 << 20; 4]);
+        assert_eq!(state.hold_head(SMALL_HEAD + 1), None);
+        assert_eq!(state.hold_head(SMALL_HEAD), Some(0));
+        state.head_dropped(0);
+        assert_eq!(state.hold_head(1 << 20), None);
+        held.into_iter().for_each(|held| state.head_dropped(held));
+        // One that the server's own limit permits is never too large by itself.
+        assert_eq!(state.hold_head(LARGE_HEADS + 1), Some(LARGE_HEADS + 1));
+        assert_eq!(state.hold_head(1 << 20), None);
+        state.head_dropped(LARGE_HEADS + 1);
+        assert_eq!(state.hold_head(1 << 20), Some(1 << 20));
     }
 }

@@ -8,6 +8,7 @@
 //! | make us reset streams (MadeYouReset) | [`OUR_RESETS`] in the life of the connection, then GOAWAY |
 //! | split a header block into many frames | the library: a quarter more than the largest head needs, then GOAWAY |
 //! | send large or highly compressed heads | the server's `max_header_size`, 431; four times that, GOAWAY |
+//! | hold many large heads | `conn_state`: 4 MiB of those above 16 KiB together, then 431 |
 //! | hold a header block open | the server's `read_header` timeout, then closed |
 //! | not read, or open tiny windows | [`UNSENT`] for each stream is kept; the upstream is read no further |
 //! | stay without a request | the server's `idle` timeout, then GOAWAY |

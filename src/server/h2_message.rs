@@ -19,6 +19,14 @@ pub fn receive(head: &mut http::request::Parts) -> Result<(), StatusCode> {
     join_cookies(&mut head.headers)
 }
 
+/// Bytes of a request's head, as HTTP/2 counts them (RFC 9113 section 6.5.2): what they take in memory, about.
+pub fn head_size(head: &http::request::Parts) -> usize {
+    const OF_A_FIELD: usize = 32;
+    let target = head.uri.authority().map_or(0, |a| a.as_str().len())
+        + head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    head.headers.iter().fold(target, |sum, (name, value)| sum + name.as_str().len() + value.len() + OF_A_FIELD)
+}
+
 /// What a response carries of its body: nothing in answer to HEAD, nor with a status that has none (RFC 9110 section
 /// 6.4.1). hyper would send all there is.
 pub fn send(method: &Method, head: &mut http::response::Parts, body: Body) -> Body {
@@ -66,6 +74,12 @@ mod tests {
     fn received(request: http::request::Builder) -> Result<HeaderMap, StatusCode> {
         let mut head = request.body(()).unwrap().into_parts().0;
         receive(&mut head).map(|()| head.headers)
+    }
+
+    #[test]
+    fn the_size_of_a_head_counts_fields_and_target() {
+        let request = Request::get("https://a.test/xyz?1").header("a", "bcd").header("a", "");
+        assert_eq!(head_size(&request.body(()).unwrap().into_parts().0), 6 + 6 + 4 + 32 + 1 + 32);
     }
 
     #[test]

@@ -48,11 +48,14 @@ impl From<Infallible> for Aborted {
 /// Answers one request.
 pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Aborted> {
     let started = Instant::now();
-    let active = Active::new(&cx.state);
+    let mut active = Active::new(&cx.state);
     let (mut head, incoming) = request.into_parts();
     let http2 = head.version == Version::HTTP_2;
     if cx.state.has_bad_framing() {
         return Ok(refuse(StatusCode::BAD_REQUEST));
+    }
+    if http2 && !active.hold(&head) {
+        return Ok(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
     if let Err(status) = normalise(&mut head) {
         return Ok(refuse(status));
@@ -130,18 +133,30 @@ fn challenge_answer(head: &http::request::Parts) -> Option<String> {
 }
 
 /// Marks the connection as serving until dropped.
-pub struct Active(Arc<ConnState>);
+pub struct Active {
+    state: Arc<ConnState>,
+    /// Room taken for the head.
+    head: usize,
+}
 
 impl Active {
     fn new(state: &Arc<ConnState>) -> Self {
         state.request_started(current_tick());
-        Self(Arc::clone(state))
+        Self { state: Arc::clone(state), head: 0 }
+    }
+
+    /// False when the head is more than the streams of its connection may have us hold together.
+    fn hold(&mut self, head: &http::request::Parts) -> bool {
+        let held = self.state.hold_head(h2_message::head_size(head));
+        self.head = held.unwrap_or(0);
+        held.is_some()
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.request_ended(current_tick());
+        self.state.head_dropped(self.head);
+        self.state.request_ended(current_tick());
     }
 }
 

@@ -61,7 +61,17 @@ impl FileStorage {
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written
+        written.map_err(|error| at(&path, &error))
+    }
+
+    /// Whether values can be kept here: keeps one for a moment.
+    ///
+    /// # Errors
+    /// Why not, with the file or folder.
+    pub fn check(&self) -> io::Result<()> {
+        let key = format!("llmproxy_check_{:016x}", fastrand::u64(..));
+        self.store(&key, b"of no use")?;
+        self.delete(&key)
     }
 
     /// Removes a value, or everything under a key that is a folder. Nothing there is no error.
@@ -108,7 +118,12 @@ impl FileStorage {
 
 /// Makes a folder and what is above it, for the owner alone.
 pub(super) fn private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at(path, &error))
+}
+
+/// The error with the place it is about.
+pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -141,6 +156,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_cannot_be_written_is_told_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        FileStorage::new(folder.path().join("new")).check().unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for root in [file.clone(), file.join("below")] {
+            let error = FileStorage::new(&root).check().unwrap_err().to_string();
+            assert!(error.contains(&root.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
     fn no_key_leaves_the_folder() {
         let storage = FileStorage::new("/nonexistent");
         for key in ["", "/etc/passwd", "../x", "a/../../x", "."] {
@@ -154,7 +182,8 @@ mod tests {
         let storage = FileStorage::new(folder.path());
         storage.store("a/b/c", b"x").unwrap();
         // A folder stands where the value should.
-        assert!(storage.store("a/b", b"y").is_err());
+        let error = storage.store("a/b", b"y").unwrap_err().to_string();
+        assert!(error.contains(&folder.path().join("a/b").display().to_string()), "{error}");
         assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::file::{FileStorage, private_folder};
+use super::file::{FileStorage, at, private_folder};
 use super::key::safe;
 
 /// How often a holder renews its lock.
@@ -69,7 +69,7 @@ impl FileStorage {
             match create(&path, now) {
                 Ok(()) => return Ok(BriefLock { path }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(at(&path, &error)),
             }
             if is_stale(&path, now) {
                 take_away(&path, now);
@@ -98,7 +98,7 @@ impl FileStorage {
             match create(&path, now) {
                 Ok(()) => return Ok(Lock::hold(path, now)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(at(&path, &error)),
             }
             if is_stale(&path, now) {
                 take_away(&path, now);

@@ -70,11 +70,25 @@ impl Authorities {
         let authority = match (Authority::open(storage, id, settings, now), open.get(&place)) {
             (Ok(authority), _) => Arc::new(authority),
             // A disk that is gone takes nothing from what is open.
-            (Err(error), Some(kept)) if kept.settings == *settings && !kept.authority.is_due(now) => {
+            (Err(error), Some(kept)) if kept.settings == *settings => {
                 tracing::warn!(authority = id, %error, "the internal CA goes on from memory");
-                return Ok(Arc::clone(&kept.authority));
+                if !kept.authority.is_due(now) {
+                    return Ok(Arc::clone(&kept.authority));
+                }
+                let Ok(renewed) = kept.authority.renewed_in_memory(storage, id, settings, now) else {
+                    return Err(error);
+                };
+                Arc::new(renewed)
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), Some(_)) => return Err(error),
+            (Err(error), None) => {
+                let Ok(authority) = Authority::open_in_memory(storage, id, settings, now) else { return Err(error) };
+                tracing::error!(
+                    authority = id, %error,
+                    "the internal CA is in memory only: clients that are to trust it must be told anew after every restart"
+                );
+                Arc::new(authority)
+            }
         };
         let stamp = stamp(storage, id, settings);
         open.insert(place, Kept { authority: Arc::clone(&authority), settings: settings.clone(), stamp });
@@ -120,6 +134,21 @@ mod tests {
         std::fs::remove_file(folder.path()).unwrap();
         std::fs::rename(&aside, folder.path()).unwrap();
         assert_eq!(open(late).root_pem(), first.root_pem());
+
+        // One that was never kept is made in memory, and stays the same.
+        let file = folder.path().join("file");
+        std::fs::write(&file, "no folder").unwrap();
+        let nowhere = FileStorage::new(&file);
+        let in_memory = || authorities.open(&nowhere, "local", &settings, now).unwrap();
+        assert_eq!(in_memory().root_pem(), in_memory().root_pem());
+        let (before, late) = (in_memory(), now + time::Duration::days(6));
+        let after = authorities.open(&nowhere, "local", &settings, late).unwrap();
+        assert!(before.is_due(late) && !after.is_due(late), "the intermediate is renewed");
+        assert_eq!(before.root_pem(), after.root_pem());
+        // One that is kept and cannot be read is not replaced by another.
+        storage.store("pki/authorities/broken/root.crt", b"x").unwrap();
+        storage.store("pki/authorities/broken/root.key", b"x").unwrap();
+        assert!(authorities.open(&storage, "broken", &settings, now).is_err());
 
         let other = AuthoritySettings { name: "Other".into(), ..AuthoritySettings::default() };
         let changed = authorities.open(&storage, "local", &other, late).unwrap();

@@ -4,7 +4,7 @@
 mod signer;
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
@@ -117,7 +117,7 @@ pub struct Signed {
 pub struct Authority {
     root: CaCertificate,
     /// `None` where the root's key is kept elsewhere.
-    root_signer: Option<Signer>,
+    root_signer: Option<Arc<Signer>>,
     /// The root is of the storage, not of files of the admin's.
     is_kept: bool,
     intermediate: Signer,
@@ -137,15 +137,56 @@ impl Authority {
         settings: &AuthoritySettings,
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
+        Self::open_in(storage, id, settings, now, false)
+    }
+
+    /// The same for a storage that cannot be written: what has to be made is in memory only.
+    ///
+    /// # Errors
+    /// When what is kept cannot be read as a CA.
+    pub fn open_in_memory(
+        storage: &FileStorage,
+        id: &str,
+        settings: &AuthoritySettings,
+        now: OffsetDateTime,
+    ) -> Result<Self, AuthorityError> {
+        Self::open_in(storage, id, settings, now, true)
+    }
+
+    /// The same authority with another intermediate, in memory only.
+    ///
+    /// # Errors
+    /// When the key of the root is not here.
+    pub fn renewed_in_memory(
+        &self,
+        storage: &FileStorage,
+        id: &str,
+        settings: &AuthoritySettings,
+        now: OffsetDateTime,
+    ) -> Result<Self, AuthorityError> {
+        let place = Place { storage, id, settings, now, in_memory: true };
+        let (intermediate, _) = place.make_intermediate(self.root_signer.as_deref())?;
+        let (root, root_signer) = (self.root.clone(), self.root_signer.clone());
+        let is_kept = self.is_kept;
+        Ok(Self { root, root_signer, is_kept, intermediate, renewal_ratio: Some(place.ratio()) })
+    }
+
+    fn open_in(
+        storage: &FileStorage,
+        id: &str,
+        settings: &AuthoritySettings,
+        now: OffsetDateTime,
+        in_memory: bool,
+    ) -> Result<Self, AuthorityError> {
         let _turn = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = Place { storage: settings.storage.as_ref().unwrap_or(storage), id, settings, now };
+        let place = Place { storage: settings.storage.as_ref().unwrap_or(storage), id, settings, now, in_memory };
         let (root, root_signer) = place.root()?;
         if root.not_after - now < ROOT_WARNING {
             tracing::warn!(authority = id, not_after = %root.not_after, "the root certificate ends soon: make another, and have clients trust it");
         }
         let (intermediate, renewal_ratio) = match &settings.intermediate_files {
             Some((certificate, key)) => (Signer::from_files(certificate, key)?, None),
-            None => (place.intermediate(&root, root_signer.as_ref())?, Some(place.ratio())),
+            None => (place.intermediate(&root, root_signer.as_deref())?, Some(place.ratio())),
         };
         let is_kept = settings.root_files.is_none();
         Ok(Self { root, root_signer, is_kept, intermediate, renewal_ratio })
@@ -171,6 +212,7 @@ impl Authority {
             id,
             settings,
             now: OffsetDateTime::now_utc(),
+            in_memory: false,
         };
         if !place.has_lost(root)? {
             return Ok(false);
@@ -345,31 +387,36 @@ struct Place<'a> {
     id: &'a str,
     settings: &'a AuthoritySettings,
     now: OffsetDateTime,
+    /// Nothing is kept.
+    in_memory: bool,
 }
 
 impl Place<'_> {
-    fn root(&self) -> Result<(CaCertificate, Option<Signer>), AuthorityError> {
+    fn root(&self) -> Result<(CaCertificate, Option<Arc<Signer>>), AuthorityError> {
         let signer = match &self.settings.root_files {
             Some((certificate, key)) if key.is_empty() => return Ok((CaCertificate::from_file(certificate)?, None)),
             Some((certificate, key)) => Signer::from_files(certificate, key)?,
             None => self.kept_root()?,
         };
-        Ok((signer.certificate.clone(), Some(signer)))
+        Ok((signer.certificate.clone(), Some(Arc::new(signer))))
     }
 
     fn kept_root(&self) -> Result<Signer, AuthorityError> {
         let stem = self.stem("root");
-        if let Some(kept) = Signer::load(self.storage, &stem)? {
+        // A folder that cannot even be looked into has nothing for us.
+        let hidden = self.in_memory && self.storage.modified(&format!("{stem}.key")).is_err();
+        if !hidden && let Some(kept) = Signer::load(self.storage, &stem)? {
             return Ok(kept);
+        }
+        if self.in_memory {
+            return self.make_root().map(|(root, _)| root);
         }
         let _turn = self.turn().map_err(|e| failed("the certificate storage", e))?;
         // Another process may have made it meanwhile.
         if let Some(kept) = Signer::load(self.storage, &stem)? {
             return Ok(kept);
         }
-        let name =
-            common_name(&self.settings.root_common_name, || format!("{} - {} ECC Root", self.name(), self.now.year()));
-        let (root, key) = Signer::make(&name, ROOT_LIFETIME, 1, None, self.now)?;
+        let (root, key) = self.make_root()?;
         root.keep(&key, self.storage, &stem)?;
         tracing::info!(
             authority = self.id,
@@ -393,6 +440,12 @@ impl Place<'_> {
         })
     }
 
+    fn make_root(&self) -> Result<(Signer, String), AuthorityError> {
+        let name =
+            common_name(&self.settings.root_common_name, || format!("{} - {} ECC Root", self.name(), self.now.year()));
+        Signer::make(&name, ROOT_LIFETIME, 1, None, self.now)
+    }
+
     fn intermediate(&self, root: &CaCertificate, by: Option<&Signer>) -> Result<Signer, AuthorityError> {
         let stem = self.stem("intermediate");
         let usable = |kept: &Signer| {
@@ -406,6 +459,17 @@ impl Place<'_> {
         if let Some(kept) = self.kept_intermediate(&stem).filter(usable) {
             return Ok(kept);
         }
+        let (made, key) = self.make_intermediate(by)?;
+        if !self.in_memory
+            && let Err(error) = made.keep(&key, self.storage, &stem)
+        {
+            // Clients trust the root: one that only this process has is as good.
+            tracing::error!(authority = self.id, %error, "the new intermediate is in memory only");
+        }
+        Ok(made)
+    }
+
+    fn make_intermediate(&self, by: Option<&Signer>) -> Result<(Signer, String), AuthorityError> {
         let Some(by) = by else {
             return Err(AuthorityError("the key of the root is not here: no intermediate can be signed".into()));
         };
@@ -415,12 +479,7 @@ impl Place<'_> {
             Duration::ZERO => INTERMEDIATE_LIFETIME,
             told => time::Duration::try_from(told).unwrap_or(INTERMEDIATE_LIFETIME),
         };
-        let (made, key) = Signer::make(&name, lifetime, 0, Some(by), self.now)?;
-        if let Err(error) = made.keep(&key, self.storage, &stem) {
-            // Clients trust the root: one that only this process has is as good.
-            tracing::error!(authority = self.id, %error, "the new intermediate is in memory only");
-        }
-        Ok(made)
+        Signer::make(&name, lifetime, 0, Some(by), self.now)
     }
 
     /// What cannot be read is made anew, as what is due is.

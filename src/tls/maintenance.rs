@@ -152,6 +152,15 @@ impl Keeper {
     }
 
     async fn prepare(&self, plan: &Arc<Plan>) {
+        if (!plan.names.is_empty() || plan.on_demand.is_some())
+            && let Err(error) = plan.storage.check()
+        {
+            tracing::error!(
+                folder = %plan.storage.root().display(), %error,
+                "the certificate storage cannot be written, so what is obtained is in memory only and lost at a restart: let \
+                 the user llmproxy runs as write the folder, or name another with the option `storage file_system FOLDER`"
+            );
+        }
         plan.stapled.iter().for_each(|certificate| staple::staple_kept(certificate, &plan.storage));
         for (name, automation) in &plan.names {
             if !self.is_looked_after(plan, name, automation) {

@@ -340,6 +340,8 @@ impl Source {
         if let Err(error) = self.keep(name, key, issuer, issued) {
             // It is served from memory all the same.
             tracing::error!(name, %error, "the certificate cannot be kept: it will be obtained anew after a restart");
+            let why = format!("served from memory: it cannot be kept in the certificate storage: {error}");
+            self.note(name, |state| state.error = why);
         }
         Ok(())
     }
