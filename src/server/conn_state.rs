@@ -218,7 +218,9 @@ mod tests {
         assert_eq!(state.hold_head(SMALL_HEAD), Some(0));
         state.head_dropped(0);
         assert_eq!(state.hold_head(1 << 20), None);
-        held.into_iter().for_each(|held| state.head_dropped(held));
+        for held in held {
+            state.head_dropped(held);
+        }
         // One that the server's own limit permits is never too large by itself.
         assert_eq!(state.hold_head(LARGE_HEADS + 1), Some(LARGE_HEADS + 1));
         assert_eq!(state.hold_head(1 << 20), None);
