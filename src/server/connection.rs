@@ -88,8 +88,9 @@ async fn open(
     let (peer, local) = ends;
     let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
     let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h2, prefix));
-    drop(live);
-    let cx = Rc::new(ConnCx { worker, facts, state, listener, server: RefCell::new(None) });
+    // Known from the handshake on: when another configuration comes before the first request, that is noticed.
+    let server = RefCell::new(Some((live, spec.server)));
+    let cx = Rc::new(ConnCx { worker, facts, state, listener, server });
     if protocols.h2 {
         h2::serve(cx, io, drain, max_head).await;
     } else {

@@ -23,7 +23,7 @@ use super::upgrade::Upgrade;
 use super::worker::{Live, current_tick};
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Conn, Exchange, Peer};
 use crate::http::walker::{self, Outcome};
 use crate::tls::acme::Board;
 
@@ -64,7 +64,15 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         // About the server as a whole (RFC 9110 §9.3.7); answered as Go's server does.
         return Ok(Response::new(ResponseBody::new(Body::Empty, Some(Box::new(active)))));
     }
-    let Some((live, index)) = find_server(&cx) else { return Err(Aborted) };
+    let (live, index) = match find_server(&cx) {
+        Ok(found) => found,
+        Err(NoServer::Gone) => return Err(Aborted),
+        Err(NoServer::OtherClients) => {
+            // A client that is let in now shakes hands anew.
+            cx.state.finish.notify_one();
+            return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
+        }
+    };
     let (Some(server), Some(facts)) = (live.runtime.servers.get(index), live.facts.get(index)) else {
         return Err(Aborted);
     };
@@ -165,20 +173,42 @@ impl OnEnd for Active {
 }
 
 /// The server for this connection in the runtime of this moment.
-fn find_server(cx: &ConnCx) -> Option<(Rc<Live>, usize)> {
+fn find_server(cx: &ConnCx) -> Result<(Rc<Live>, usize), NoServer> {
     let live = cx.worker.live();
     if let Some((known, index)) = &*cx.server.borrow()
         && Rc::ptr_eq(known, &live)
     {
-        return Some((live, *index));
+        return Ok((live, *index));
     }
     let index = match live.runtime.listeners.get(&cx.listener) {
         Some(spec) => spec.server,
         // The address is gone from the new configuration: its open connections finish on the old one.
-        None => return cx.server.borrow().clone(),
+        None => return cx.server.borrow().clone().ok_or(NoServer::Gone),
     };
+    if !lets_client_in(&live, index, &cx.facts) {
+        return Err(NoServer::OtherClients);
+    }
     *cx.server.borrow_mut() = Some((Rc::clone(&live), index));
-    Some((live, index))
+    Ok((live, index))
+}
+
+enum NoServer {
+    Gone,
+    /// The configuration came after the handshake, and asks for a client certificate that this one did not show.
+    OtherClients,
+}
+
+/// Sites that ask for client certificates rely on the handshake having done so.
+fn lets_client_in(live: &Live, index: usize, conn: &Conn) -> bool {
+    let server = live.runtime.servers.get(index).and_then(|server| server.tls.as_ref());
+    let (Some(server), Some(shaken)) = (server, &conn.tls) else { return true };
+    let remote = match &conn.peer {
+        Peer::Ip(address) => Some(address.ip()),
+        Peer::Unix => None,
+    };
+    let local = conn.local.map(|local| local.ip());
+    let hello = crate::tls::Hello { server_name: shaken.server_name.as_deref(), remote, local };
+    server.admits(&hello, &shaken.client_certs)
 }
 
 /// Brings the head into the one form that handlers know: origin-form target and exactly one `host` field.
@@ -240,7 +270,7 @@ fn drop_underscored(headers: &mut http::HeaderMap, expected: &[http::HeaderName]
 
 /// Whether the request is for the name that the TLS handshake chose its policy by: otherwise a site that asks for
 /// client certificates could be reached through the handshake of one that does not.
-fn host_is_handshake_name(head: &http::request::Parts, conn: &crate::http::exchange::Conn) -> bool {
+fn host_is_handshake_name(head: &http::request::Parts, conn: &Conn) -> bool {
     let Some(tls) = &conn.tls else { return true };
     let host = head.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("");
     let (host, _) = crate::http::exchange::split_host_port(host);

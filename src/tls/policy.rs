@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use regex::Regex;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::client_auth::ClientAuth;
@@ -83,9 +85,10 @@ impl Policy {
         let provider: Arc<CryptoProvider> = Arc::new(provider);
         let versions = if self.versions.is_empty() { rustls::ALL_VERSIONS } else { &self.versions };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
-        let builder = match &self.client_auth {
+        let clients = self.client_auth.as_ref().map(|auth| auth.verifier(&provider)).transpose()?;
+        let builder = match &clients {
             None => builder.with_no_client_auth(),
-            Some(auth) => builder.with_client_cert_verifier(auth.verifier(&provider)?),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         };
         let resolver = Resolver { store: Arc::clone(store), selection: self.selection.clone(), local: None };
         let mut config = builder.with_cert_resolver(Arc::new(resolver.clone()));
@@ -102,7 +105,7 @@ impl Policy {
             // As Go does: clients that open several connections at once resume with one ticket or shake hands in full.
             config.send_tls13_tickets = 1;
         }
-        Ok(Built { matchers: self.matchers.clone(), drop: self.drop, config: Arc::new(config), resolver })
+        Ok(Built { matchers: self.matchers.clone(), drop: self.drop, config: Arc::new(config), resolver, clients })
     }
 }
 
@@ -113,6 +116,8 @@ struct Built {
     config: Arc<ServerConfig>,
     /// That of `config`, for variants of it.
     resolver: Resolver,
+    /// Who is let in; `None` = everybody.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// TLS of one server: chooses the settings for a client hello.
@@ -134,6 +139,19 @@ impl ServerTls {
     pub fn name_to_have(&self, hello: &Hello<'_>) -> Option<String> {
         let chosen = self.policies.iter().find(|p| p.matchers.iter().all(|m| m.admits(hello)))?;
         if chosen.drop { None } else { chosen.resolver.name_to_have(hello.server_name, hello.local) }
+    }
+
+    /// Whether a client that shook hands under other settings is let in by these too, with the certificates that it
+    /// showed then.
+    #[must_use]
+    pub fn admits(&self, hello: &Hello<'_>, shown: &[Vec<u8>]) -> bool {
+        let chosen = self.policies.iter().find(|p| p.matchers.iter().all(|m| m.admits(hello)));
+        let Some(clients) = chosen.and_then(|chosen| chosen.clients.as_ref()) else { return true };
+        let mut shown = shown.iter().map(|der| CertificateDer::from(der.as_slice()));
+        match shown.next() {
+            None => !clients.client_auth_mandatory(),
+            Some(leaf) => clients.verify_client_cert(&leaf, &shown.collect::<Vec<_>>(), UnixTime::now()).is_ok(),
+        }
     }
 
     /// The settings for a connection; `None` when it is to be refused.

@@ -1,7 +1,8 @@
 //! Session tickets: what a client resumes a session with, sealed with keys that are rotated and then forgotten.
 //!
 //! The keys are the process's: all workers have the same, and they outlive reloads. Policies that ask for client
-//! certificates have keys of their own, because a ticket opens what it was made for.
+//! certificates have keys of their own, because a ticket opens what it was made for, and no longer than the client's
+//! certificate is good.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -9,7 +10,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long a key seals new tickets, as in Caddy.
 pub const ROTATION: Duration = Duration::from_hours(12);
@@ -163,7 +166,44 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.decrypt_at(cipher, Instant::now())
+        self.decrypt_at(cipher, Instant::now()).filter(|session| shows_no_expired(session, UnixTime::now()))
+    }
+}
+
+/// Whether the client's certificate in a session, if there is one, has not expired, as in Go. rustls does not look, and
+/// each resumption gives a new ticket: who goes on resuming would never be asked for a good certificate again. What
+/// cannot be read is not resumed.
+fn shows_no_expired(session: &[u8], now: UnixTime) -> bool {
+    match client_certificate(session) {
+        Some(None) => true,
+        Some(Some(der)) => X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
+            i64::try_from(now.as_secs()).is_ok_and(|now| now <= certificate.validity().not_after.timestamp())
+        }),
+        None => false,
+    }
+}
+
+/// The client's certificate in a session as rustls writes it: server name (may be missing), version, cipher suite, secret,
+/// a flag, then the chain (may be missing). `None` when it is not written so.
+fn client_certificate(session: &[u8]) -> Option<Option<&[u8]>> {
+    let byte = |rest: &[u8]| Some(usize::from(*rest.first()?));
+    let mut rest = session;
+    if byte(rest)? == 1 {
+        rest = rest.get(2 + byte(rest.get(1..)?)?..)?;
+    } else {
+        rest = rest.get(1..)?;
+    }
+    rest = rest.get(4..)?;
+    rest = rest.get(1 + byte(rest)? + 1..)?;
+    match byte(rest)? {
+        0 => Some(None),
+        1 => {
+            // Length of the chain, then length of its first certificate, 24 bits each.
+            let [a, b, c] = *rest.get(4..7)? else { return None };
+            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            rest.get(7..7 + length).map(Some)
+        }
+        _ => None,
     }
 }
 
@@ -226,9 +266,31 @@ mod tests {
     fn a_scope_has_its_own_keys_and_keeps_them() {
         let settings = TicketSettings::default();
         let (one, other) = (Tickets::shared([1; 32], &settings).unwrap(), Tickets::shared([2; 32], &settings).unwrap());
-        let ticket = one.encrypt(b"session").unwrap();
+        // As rustls writes one of a client without certificate.
+        let session = [0, 3, 4, 0x13, 1, 1, 9, 1, 0];
+        let ticket = one.encrypt(&session).unwrap();
         assert_eq!(other.decrypt(&ticket), None);
         let again = Tickets::shared([1; 32], &settings).unwrap();
-        assert_eq!(again.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(again.decrypt(&ticket).as_deref(), Some(&session[..]));
+    }
+
+    #[test]
+    fn a_session_ends_with_the_certificate_that_the_client_showed() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["client".to_owned()]).unwrap();
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let length = |n: usize| u32::try_from(n).unwrap().to_be_bytes()[1..].to_vec();
+        for name in [&[0][..], &[1, 1, b'a']] {
+            let head = [name, &[3, 4, 0x13, 1, 2, 9, 9, 1]].concat();
+            assert!(shows_no_expired(&[&head[..], &[0, 0]].concat(), at(u64::MAX / 4)), "no certificate");
+            let shown = [&head[..], &[1], &length(der.len() + 3), &length(der.len()), &der, &[0]].concat();
+            assert!(shows_no_expired(&shown, at(1_800_000_000)));
+            assert!(!shows_no_expired(&shown, at(1_800_000_001)));
+            for end in 0..shown.len() - 1 {
+                assert!(!shows_no_expired(&shown[..end], at(0)), "{end}");
+            }
+        }
     }
 }

@@ -59,6 +59,14 @@ impl Authority {
     }
 }
 
+/// The certificate `old` of a client.
+fn expired(authority: &Authority) {
+    authority.issue("old", &["client"], &KeyPair::generate().unwrap(), |params| {
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(2);
+        params.not_after = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+    });
+}
+
 /// A client of its own session cache; `certificate` is the stem of its files.
 fn client(authority: &Authority, certificate: Option<&str>, change: impl FnOnce(&mut rustls::ClientConfig)) -> Client {
     let mut roots = rustls::RootCertStore::empty();
@@ -85,6 +93,17 @@ struct Client(Arc<rustls::ClientConfig>);
 impl Client {
     /// The body of `GET /` and the leaf that was served; `Err` when the handshake fails.
     fn get(&self, port: u16, name: &str) -> Result<(String, Vec<u8>), String> {
+        let mut stream = self.open(port, name)?;
+        let leaf = stream.conn.peer_certificates().unwrap()[0].to_vec();
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        // With TLS 1.3 a client learns here that its certificate was refused.
+        stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
+        let mut connection = Connection::over(stream);
+        let response = connection.response().map_err(|e| format!("{e:?}"))?;
+        Ok((response.text(), leaf))
+    }
+
+    fn open(&self, port: u16, name: &str) -> Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>, String> {
         let server = ServerName::try_from(name.to_owned()).unwrap();
         let mut session = rustls::ClientConnection::new(Arc::clone(&self.0), server).unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -92,14 +111,7 @@ impl Client {
         while session.is_handshaking() {
             session.complete_io(&mut stream).map_err(|e| e.to_string())?;
         }
-        let leaf = session.peer_certificates().unwrap()[0].to_vec();
-        let mut stream = rustls::StreamOwned::new(session, stream);
-        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
-        // With TLS 1.3 a client learns here that its certificate was refused.
-        stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
-        let mut connection = Connection::over(stream);
-        let response = connection.response().map_err(|e| format!("{e:?}"))?;
-        Ok((response.text(), leaf))
+        Ok(rustls::StreamOwned::new(session, stream))
     }
 }
 
@@ -223,10 +235,7 @@ fn client_certificates_are_asked_for_and_believed_as_in_caddy() {
     authority.issue("servers", &["client"], &KeyPair::generate().unwrap(), |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     });
-    authority.issue("old", &["client"], &KeyPair::generate().unwrap(), |params| {
-        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(2);
-        params.not_after = time::OffsetDateTime::now_utc() - time::Duration::days(1);
-    });
+    expired(&authority);
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["stranger".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -435,6 +444,10 @@ fn sessions_are_resumed_over_workers_and_reloads_but_not_past_client_certificate
         assert!(resumed(client), "then within it");
         assert!(client.get(port, "a.test").unwrap().0.contains("CN=good"), "and the certificate is known");
     }
+    // Any certificate will do here, also one that has expired: but a session does not outlive it.
+    expired(&authority);
+    let old = client(&authority, Some("old"), |_| {});
+    assert!(!(0..3).any(|_| resumed(&old)), "resumed with an expired certificate");
     let mut off = plain.clone();
     off["apps"]["tls"]["session_tickets"] = json!({"disabled": true});
     assert!(reload(&proxy, &off).status.success());
@@ -447,6 +460,26 @@ fn sessions_are_resumed_over_workers_and_reloads_but_not_past_client_certificate
         std::thread::sleep(Duration::from_millis(1100));
         assert!(!resumed(client), "its key was forgotten");
     }
+}
+
+#[test]
+fn connections_made_before_client_certificates_were_asked_for_do_not_reach_what_asks() {
+    let authority = Authority::new();
+    authority.leaf("a", &["a.test"]);
+    authority.leaf("good", &["client"]);
+    let port = free_port();
+    let mode = |mode: &str| config(&authority, port, &["a"], json!([{"client_authentication": {"mode": mode}}]));
+    let proxy = start(Which::Llmproxy, &mode("request"), port);
+    let open = |stem| Connection::over(client(&authority, stem, |_| {}).open(port, "a.test").unwrap());
+    let (mut with, mut without, mut silent) = (open(Some("good")), open(None), open(None));
+    let status = |connection: &mut Connection<_>| {
+        connection.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        connection.response().unwrap().status()
+    };
+    assert_eq!((status(&mut with), status(&mut without)), (200, 200));
+    assert!(reload(&proxy, &mode("require")).status.success());
+    assert_eq!((status(&mut with), status(&mut without), status(&mut silent)), (200, 421, 421));
+    assert!(without.closes() && silent.closes());
 }
 
 #[test]
