@@ -136,7 +136,11 @@ fn clean_responses(storage: &FileStorage, now: OffsetDateTime) -> io::Result<usi
 fn clean_locks(storage: &FileStorage, now: OffsetDateTime) -> io::Result<usize> {
     let mut cleaned = 0;
     let before = SystemTime::from(now) - GRACE;
-    for file in storage.list("locks")?.into_iter().filter(|file| file.strip_suffix(".lock").is_some() && !file.starts_with(LOCK)) {
+    for file in storage
+        .list("locks")?
+        .into_iter()
+        .filter(|file| file.strip_suffix(".lock").is_some() && !file.starts_with(LOCK))
+    {
         let key = format!("locks/{file}");
         if storage.modified(&key)?.is_some_and(|modified| modified < before) {
             storage.delete(&key)?;

@@ -185,6 +185,7 @@ fn shows_no_expired(session: &[u8], now: UnixTime) -> bool {
 
 /// The client's certificate in a session as rustls writes it: server name (may be missing), version, cipher suite, secret,
 /// a flag, then the chain (may be missing). `None` when it is not written so.
+#[allow(clippy::option_option)] // unreadable, none, or one
 fn client_certificate(session: &[u8]) -> Option<Option<&[u8]>> {
     let byte = |rest: &[u8]| Some(usize::from(*rest.first()?));
     let mut rest = session;
