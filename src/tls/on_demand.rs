@@ -321,7 +321,9 @@ async fn obtain(start: &Start, policy: &DemandPolicy, keeps: bool, source: &Sour
     }
     let Some(certificate) = source.store.certificate(name) else { return Landing::Failed(None) };
     let due = source.due(name).unwrap_or(certificate.validity.not_after);
-    Landing::Held(Terms { due: due.unix_timestamp(), expires: certificate.validity.not_after.unix_timestamp() })
+    // Rounded up: in the rest of a second before it is due, every handshake would ask anew, for a certificate that stays.
+    let due = (due + time::Duration::nanoseconds(999_999_999)).unix_timestamp();
+    Landing::Held(Terms { due, expires: certificate.validity.not_after.unix_timestamp() })
 }
 
 fn take(name: &str, certificate: Certificate, source: &Source) -> Landing {

@@ -90,6 +90,16 @@ fn a_restart_orders_nothing_and_one_without_the_storage_has_all_anew() {
         let proxy = start(&pebble, &storage, "", &sites);
         for name in ["a.test", "b.test"] {
             wait_for(&proxy, &pebble, name, &format!("here is {name}"));
+            // It is served a moment before it is kept.
+            let began = Instant::now();
+            let is_kept = || {
+                let issuers = std::fs::read_dir(storage.join("certificates")).into_iter().flatten().flatten();
+                issuers.map(|issuer| issuer.path().join(name).join(format!("{name}.json"))).any(|file| file.exists())
+            };
+            while !is_kept() {
+                assert!(began.elapsed() < PATIENCE, "{name} is not kept: {}", proxy.log());
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         asked.push((pebble.accounts(), pebble.orders()));
     }
