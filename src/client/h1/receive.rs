@@ -19,7 +19,7 @@ use crate::client::stream::Stream;
 /// What is read at once of a stream that is not fast.
 const SMALL: usize = 16 << 10;
 /// What is read at once of one that is.
-const LARGE: usize = 64 << 10;
+const LARGE: usize = 32 << 10;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SMALL].into());
