@@ -36,7 +36,7 @@ const OUR_RESETS: usize = 512;
 /// upload can use a fast line (1 MiB in 20 ms is 50 MB/s), and a connection whose requests are not read holds no more.
 const WINDOW: u32 = 1 << 20;
 /// Response bytes held for a stream whose client does not take them.
-const UNSENT: usize = 64 << 10;
+const UNSENT: usize = 32 << 10;
 /// The smallest that the protocol allows: events of streams are short, and large frames hold up other streams.
 const FRAME: u32 = 16 << 10;
 /// What remembers header fields for a client's compression; the protocol's default.

@@ -25,6 +25,8 @@ pub struct FileWatch {
     directories: BTreeSet<PathBuf>,
     /// Each watched path and a hash of what it held when last looked at.
     seen: BTreeMap<PathBuf, u64>,
+    /// It was told that a file is empty.
+    told_empty: bool,
 }
 
 impl Default for FileWatch {
@@ -48,7 +50,7 @@ impl FileWatch {
                 None
             }
         };
-        Self { watcher, events, directories: BTreeSet::new(), seen: BTreeMap::new() }
+        Self { watcher, events, directories: BTreeSet::new(), seen: BTreeMap::new(), told_empty: false }
     }
 
     /// Watches exactly these paths from now on (files, and directories for the list of their entries). The content of
@@ -86,6 +88,19 @@ impl FileWatch {
         self.seen.keys().map(|path| (path.clone(), fingerprint(path))).collect()
     }
 
+    /// Whether a file lost all its content: most often it is about to be written, or the disk was full when it was. An
+    /// empty file would take every site away, so it waits for content, or for an explicit reload.
+    fn is_being_written(&mut self, now: &BTreeMap<PathBuf, u64>) -> bool {
+        let changed = now.iter().filter(|(path, hash)| self.seen.get(*path) != Some(hash)).map(|(path, _)| path);
+        let is_empty = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        let Some(path) = changed.into_iter().find(is_empty) else { return false };
+        if !self.told_empty {
+            self.told_empty = true;
+            tracing::warn!(file = %path.display(), "a file of the configuration is empty: it is loaded once it has content, or by `llmproxy reload`");
+        }
+        true
+    }
+
     /// Resolves when the content of some watched path differs from what was known; it is then known.
     /// Cancel-safe: nothing is lost when the future is dropped.
     pub async fn changed(&mut self) {
@@ -104,10 +119,12 @@ impl FileWatch {
             let _ = tokio::time::timeout(LONGEST_DEBOUNCE, quiet).await;
             while self.events.try_recv().is_ok() {}
             let now = self.now();
-            if now != self.seen {
-                self.seen = now;
-                return;
+            if now == self.seen || self.is_being_written(&now) {
+                continue;
             }
+            self.seen = now;
+            self.told_empty = false;
+            return;
         }
     }
 }
@@ -219,6 +236,19 @@ mod tests {
         std::fs::write(&file, "b").unwrap();
         watch.set([file.clone()]);
         assert!(soon(&mut watch).await, "changed between reading and watching");
+    }
+
+    #[tokio::test]
+    async fn an_emptied_file_waits_for_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("Proxyfile");
+        std::fs::write(&file, "a").unwrap();
+        let mut watch = FileWatch::new();
+        watch.set([file.clone()]);
+        std::fs::write(&file, "").unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(400), watch.changed()).await.is_err(), "emptied");
+        std::fs::write(&file, "b").unwrap();
+        assert!(soon(&mut watch).await, "written");
     }
 
     #[tokio::test]
