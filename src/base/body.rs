@@ -38,6 +38,16 @@ impl Body {
         }
     }
 
+    /// The same body again, when it is at hand.
+    #[must_use]
+    pub fn spare(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Full(b) => Some(Self::Full(b.clone())),
+            Self::Stream(_) => None,
+        }
+    }
+
     #[must_use]
     pub fn take(&mut self) -> Self {
         std::mem::take(self)

@@ -7,41 +7,25 @@ use crate::base::error::{Kind, ProxyError, Retry};
 
 use super::target::Target;
 
-/// What is known about the bytes of an exchange when it failed.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// Nothing was written.
-    Nothing,
-    /// Something was written, nothing was read.
-    Written,
-    /// The upstream had begun to answer.
-    Answered,
-}
-
-/// An exchange that failed before a response head.
-pub(super) fn before_head(target: &Target, error: &hyper::Error, reached: Reached) -> ProxyError {
+/// An exchange over HTTP/2 that failed before a response head. `unsent`: nothing of it was written.
+pub(super) fn before_head(target: &Target, error: &hyper::Error, unsent: bool) -> ProxyError {
     if let Some(own) = from_request_body(error) {
         return own;
     }
-    let kind = if is_protocol(error) || (reached == Reached::Answered && !is_io(error)) {
+    let kind = if is_protocol(error) {
         Kind::UpstreamProtocol
     } else if error.is_user() {
         Kind::Internal
     } else {
         Kind::UpstreamClosed
     };
-    let retry = match reached {
-        Reached::Nothing => Retry::Safe,
-        Reached::Written | Reached::Answered if is_unprocessed(error) => Retry::Safe,
-        Reached::Written | Reached::Answered => Retry::IfIdempotent,
-    };
-    ProxyError::new(kind, retry, describe(target, error))
+    let retry = if unsent || is_unprocessed(error) { Retry::Safe } else { Retry::IfIdempotent };
+    ProxyError::new(kind, retry, describe(target.label(), error))
 }
 
 /// A response body that broke off.
 pub(super) fn in_body(label: &str, error: &hyper::Error) -> ProxyError {
-    from_request_body(error)
-        .unwrap_or_else(|| ProxyError::new(Kind::UpstreamBody, Retry::No, describe_label(label, error)))
+    from_request_body(error).unwrap_or_else(|| ProxyError::new(Kind::UpstreamBody, Retry::No, describe(label, error)))
 }
 
 pub(super) fn read_timeout(label: &str) -> ProxyError {
@@ -69,12 +53,6 @@ fn is_protocol(error: &hyper::Error) -> bool {
             .is_some_and(|e| e.is_library() || (e.reason() == Some(h2::Reason::PROTOCOL_ERROR) && !e.is_go_away()))
 }
 
-fn is_io(error: &hyper::Error) -> bool {
-    error.is_incomplete_message()
-        || find::<std::io::Error>(error).is_some()
-        || find::<h2::Error>(error).is_some_and(h2::Error::is_io)
-}
-
 fn find<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -86,11 +64,7 @@ fn find<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
     None
 }
 
-fn describe(target: &Target, error: &hyper::Error) -> String {
-    describe_label(target.label(), error)
-}
-
-fn describe_label(label: &str, error: &hyper::Error) -> String {
+fn describe(label: &str, error: &hyper::Error) -> String {
     let mut text = format!("{label}: {error}");
     let mut source = error.source();
     while let Some(inner) = source {

@@ -7,7 +7,6 @@
 //! ```
 
 pub mod chunked;
-mod clock;
 pub mod head;
 mod receive;
 mod relay;
@@ -16,7 +15,6 @@ mod transmit;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -26,8 +24,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::fault;
-use super::out_body::OutBody;
+use super::clock::{BodyClock, HeadClock};
 use super::pool::{self, Home};
 use super::stream::Stream;
 use super::target::{KeepAlive, Target};
@@ -35,7 +32,6 @@ use super::ticker::Deadline;
 use super::upgraded::Upgraded;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use clock::HeadClock;
 use head::{Head, Receiving};
 use receive::{BodyReader, Fault, HeadReader};
 use transmit::Transmit;
@@ -71,7 +67,7 @@ pub(super) struct Answer {
 pub(super) struct Failure {
     pub error: ProxyError,
     /// The request, where all of it is still at hand.
-    pub request: Option<Box<Request<OutBody>>>,
+    pub request: Option<Box<Request<Body>>>,
     /// None of it was written.
     pub unsent: bool,
     /// The connection closed without a byte of an answer.
@@ -101,17 +97,13 @@ impl H1 {
     }
 
     /// Sends the request and waits for the response head. Dropping the future closes the connection.
-    pub async fn exchange(
-        mut self: Box<Self>,
-        target: &Target,
-        mut request: Request<OutBody>,
-    ) -> Result<Answer, Failure> {
+    pub async fn exchange(mut self: Box<Self>, target: &Target, mut request: Request<Body>) -> Result<Answer, Failure> {
         if !self.is_idle() {
             let error = upstream_error(Kind::UpstreamClosed, Retry::Safe, target, "the connection was closed");
             return Err(Failure { error, request: Some(Box::new(request)), unsent: true, silent: true, again: false });
         }
         let spare = request.body().spare();
-        let body = std::mem::replace(request.body_mut(), OutBody::new(Body::Empty));
+        let body = request.body_mut().take();
         let transmit = Transmit::new(&request, body, std::mem::take(&mut self.buffer));
         let mut exchange = Exchanging {
             head: HeadReader::new(self.max_head),
@@ -155,7 +147,7 @@ impl H1 {
         mut self: Box<Self>,
         mut head: Head,
         ahead: Bytes,
-        request: &Request<OutBody>,
+        request: &Request<Body>,
         unsent: Option<Transmit>,
         target: &Target,
     ) -> Result<Answer, Failure> {
@@ -185,13 +177,7 @@ impl H1 {
                 }
                 Body::from(bytes)
             }
-            (None, None) => Body::stream(H1Body {
-                h1: Some(self),
-                reader,
-                label: Arc::clone(&target.label),
-                read_timeout: target.options.timeouts.read,
-                deadline: Deadline::default(),
-            }),
+            (None, None) => Body::stream(H1Body { h1: Some(self), reader, clock: BodyClock::new(target) }),
             (None, Some(transmit)) => relay::start(self, transmit, reader, target),
         };
         Ok(Answer { response: respond(head, body), upgraded: None, remote })
@@ -320,9 +306,7 @@ fn body_error(label: &str, fault: Fault) -> ProxyError {
 struct H1Body {
     h1: Option<Box<H1>>,
     reader: BodyReader,
-    label: Arc<str>,
-    read_timeout: Option<Duration>,
-    deadline: Deadline,
+    clock: BodyClock,
 }
 
 impl H1Body {
@@ -342,7 +326,7 @@ impl HttpBody for H1Body {
         let Some(h1) = &mut this.h1 else { return Poll::Ready(None) };
         match this.reader.poll(&mut h1.stream, cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.deadline.clear();
+                this.clock.heard();
                 if this.reader.is_ended() {
                     this.finish();
                 }
@@ -350,23 +334,16 @@ impl HttpBody for H1Body {
             }
             Poll::Ready(Some(Err(why))) => {
                 this.h1 = None;
-                Poll::Ready(Some(Err(body_error(&this.label, why))))
+                Poll::Ready(Some(Err(body_error(this.clock.label(), why))))
             }
             Poll::Ready(None) => {
                 this.finish();
                 Poll::Ready(None)
             }
-            Poll::Pending => {
-                let Some(limit) = this.read_timeout else { return Poll::Pending };
-                if !this.deadline.is_set() {
-                    this.deadline.set_after(Instant::now(), limit);
-                }
-                this.deadline.poll(cx).map(|()| {
-                    this.h1 = None;
-                    this.deadline.clear();
-                    Some(Err(fault::read_timeout(&this.label)))
-                })
-            }
+            Poll::Pending => this.clock.poll(cx).map(|error| {
+                this.h1 = None;
+                Some(Err(error))
+            }),
         }
     }
 

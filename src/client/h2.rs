@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,12 +19,12 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::fault::{self, Reached};
+use super::clock::{BodyClock, HeadClock};
+use super::fault;
 use super::h1::{Answer, Failure};
 use super::out_body::{OutBody, Upload};
 use super::stream::{Meter, Metered, Stream};
 use super::target::{Address, Scheme, Target};
-use super::ticker::Deadline;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 
@@ -104,61 +103,45 @@ impl H2 {
     pub async fn exchange(
         self: Rc<Self>,
         target: &Target,
-        request: Request<OutBody>,
+        request: Request<Body>,
         may_repeat: bool,
     ) -> Result<Answer, Failure> {
         let spare = if may_repeat { copy(&request) } else { None };
+        let request = request.map(OutBody::new);
         let upload = request.body().upload();
         let in_flight = InFlight::new(&self, upload.clone());
-        let request = match to_h2(request, target) {
-            Ok(request) => request,
-            Err(error) => {
-                return Err(Failure::of(error));
-            }
-        };
+        let request = to_h2(request, target).map_err(Failure::of)?;
         let read_before = self.meter.read.get();
         let mut answer = pin!(self.sender.borrow_mut().try_send_request(request));
-        let timeouts = &target.options.timeouts;
-        let limit = timeouts.response_header.into_iter().chain(timeouts.read).min();
-        let mut deadline = Deadline::default();
+        let mut clock = HeadClock::new(&target.options.timeouts);
         let result = poll_fn(|cx| {
             if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(result));
+                return Poll::Ready(Ok(result));
             }
-            let Some(limit) = limit else { return Poll::Pending };
-            if !deadline.is_set() && upload.as_ref().is_none_or(|upload| upload.is_done()) {
-                deadline.set_after(Instant::now(), limit);
-            }
-            deadline.poll(cx).map(|()| None)
+            let sent = upload.as_ref().is_none_or(|upload| upload.is_done());
+            clock.poll(cx, sent, None).map(Err)
         })
         .await;
         match result {
-            None => {
+            Err(what) => {
                 self.silent.set(self.silent.get() || self.meter.read.get() == read_before);
-                let why = format!("{}: no response in time", target.label());
+                let why = format!("{}: {what}", target.label());
                 Err(Failure::of(ProxyError::new(Kind::ResponseTimeout, Retry::IfIdempotent, why)))
             }
-            Some(Ok(response)) => {
+            Ok(Ok(response)) => {
                 let response = response.map(|incoming| {
                     if incoming.is_end_stream() {
                         return Body::Empty;
                     }
-                    Body::stream(H2Body {
-                        incoming,
-                        in_flight: Some(in_flight),
-                        label: Arc::clone(&target.label),
-                        read_timeout: timeouts.read,
-                        deadline: Deadline::default(),
-                    })
+                    Body::stream(H2Body { incoming, in_flight: Some(in_flight), clock: BodyClock::new(target) })
                 });
                 Ok(Answer { response, upgraded: None, remote: self.remote })
             }
-            Some(Err(mut failed)) => {
+            Ok(Err(mut failed)) => {
                 let returned = failed.take_message().map(|request| Box::new(from_h2(request)));
                 let unsent = returned.is_some();
-                let reached = if unsent { Reached::Nothing } else { Reached::Written };
                 let again = fault::is_unprocessed(failed.error());
-                let error = fault::before_head(target, failed.error(), reached);
+                let error = fault::before_head(target, failed.error(), unsent);
                 Err(Failure { error, request: returned.or(spare), unsent, silent: true, again })
             }
         }
@@ -166,7 +149,7 @@ impl H2 {
 }
 
 /// The same request again, when its body is at hand.
-fn copy(request: &Request<OutBody>) -> Option<Box<Request<OutBody>>> {
+fn copy(request: &Request<Body>) -> Option<Box<Request<Body>>> {
     let mut copy = Request::new(request.body().spare()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -206,7 +189,8 @@ fn to_h2(mut request: Request<OutBody>, target: &Target) -> Result<Request<OutBo
 }
 
 /// The way back, for a request that was not sent.
-fn from_h2(mut request: Request<OutBody>) -> Request<OutBody> {
+fn from_h2(request: Request<OutBody>) -> Request<Body> {
+    let mut request = request.map(OutBody::into_inner);
     if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::try_from(a.as_str()).ok()) {
         request.headers_mut().insert(header::HOST, host);
     }
@@ -244,9 +228,7 @@ impl Drop for InFlight {
 struct H2Body {
     incoming: Incoming,
     in_flight: Option<InFlight>,
-    label: Arc<str>,
-    read_timeout: Option<Duration>,
-    deadline: Deadline,
+    clock: BodyClock,
 }
 
 impl HttpBody for H2Body {
@@ -257,28 +239,21 @@ impl HttpBody for H2Body {
         let this = &mut *self;
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.deadline.clear();
+                this.clock.heard();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
                 this.in_flight = None;
-                Poll::Ready(Some(Err(fault::in_body(&this.label, &error))))
+                Poll::Ready(Some(Err(fault::in_body(this.clock.label(), &error))))
             }
             Poll::Ready(None) => {
                 this.in_flight = None;
                 Poll::Ready(None)
             }
-            Poll::Pending => {
-                let Some(limit) = this.read_timeout else { return Poll::Pending };
-                if !this.deadline.is_set() {
-                    this.deadline.set_after(Instant::now(), limit);
-                }
-                this.deadline.poll(cx).map(|()| {
-                    this.in_flight = None;
-                    this.deadline.clear();
-                    Some(Err(fault::read_timeout(&this.label)))
-                })
-            }
+            Poll::Pending => this.clock.poll(cx).map(|error| {
+                this.in_flight = None;
+                Some(Err(error))
+            }),
         }
     }
 

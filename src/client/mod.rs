@@ -9,6 +9,7 @@
 //!
 //! Everything but [`simple`] and [`dns`] needs a tokio `LocalRuntime` (or `LocalSet`): pools belong to one thread.
 
+mod clock;
 mod dial;
 pub mod dns;
 mod fault;

@@ -1,4 +1,4 @@
-//! The request body on its way out: says when it is fully read, and can be cancelled from the response's side.
+//! The request body on its way out over HTTP/2, where the connection polls it: says when it is fully read, and can be cancelled from the response's side.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -37,15 +37,6 @@ impl OutBody {
 
     pub fn upload(&self) -> Option<Rc<Upload>> {
         self.upload.clone()
-    }
-
-    /// The same body again, when it is at hand.
-    pub fn spare(&self) -> Option<Self> {
-        match &self.body {
-            Body::Empty => Some(Self::new(Body::Empty)),
-            Body::Full(bytes) => Some(Self::new(Body::Full(bytes.clone()))),
-            Body::Stream(_) => None,
-        }
     }
 
     pub fn into_inner(self) -> Body {

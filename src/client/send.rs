@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::dial::{self, Dialed, Wanted};
 use super::h1::{Answer, Failure, H1};
 use super::h2::H2;
-use super::out_body::OutBody;
 use super::pool::{self, Idle};
 use super::target::Target;
 use super::upgraded::Upgraded;
@@ -133,7 +132,7 @@ async fn acquire(
 }
 
 /// What to send after a failure, or the failure. `first`: this was the first that an upstream may have seen.
-fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Result<Request<OutBody>, SendError> {
+fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Result<Request<Body>, SendError> {
     let Failure { error, request, unsent, silent, again } = failure;
     let Some(request) = request else { return Err(SendError { error, request: None }) };
     if unsent {
@@ -148,14 +147,14 @@ fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Res
 }
 
 /// May be sent twice: by its method (RFC 9110 section 9.2.2), or as the caller says so.
-fn is_idempotent(request: &Request<OutBody>) -> bool {
+fn is_idempotent(request: &Request<Body>) -> bool {
     request.method().is_idempotent()
         || request.headers().contains_key("idempotency-key")
         || request.headers().contains_key("x-idempotency-key")
 }
 
 /// To an HTTP proxy a plain request goes in absolute form, with the login for the proxy.
-fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<OutBody>, SendError> {
+fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<Body>, SendError> {
     *request.version_mut() = Version::HTTP_11;
     if let Some(proxy) = target.proxy.as_ref().filter(|_| dial::speaks_to_proxy(target)) {
         let path = request.uri().path_and_query().cloned();
@@ -170,12 +169,11 @@ fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<OutBod
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, login.clone());
         }
     }
-    Ok(request.map(OutBody::new))
+    Ok(request)
 }
 
 /// Undoes [`prepare`].
-fn give_back(target: &Target, request: Request<OutBody>) -> Box<Request<Body>> {
-    let mut request = request.map(OutBody::into_inner);
+fn give_back(target: &Target, mut request: Request<Body>) -> Box<Request<Body>> {
     if dial::speaks_to_proxy(target) {
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         let path = request.uri().path_and_query().cloned();

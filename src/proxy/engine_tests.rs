@@ -2,16 +2,17 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::client::{Address, Scheme, TargetOptions};
-use crate::http::exchange::{Duplex, PendingUpgrade};
+use crate::http::exchange::{Duplex, PendingUpgrade, Response};
 use crate::http::headers::HeaderOps;
 use crate::http::matcher::MatcherSets;
 use crate::http::response_matcher::ResponseMatcher;

@@ -9,11 +9,14 @@
 //!            response ◀─ header ops ◀─ handle_response routes ◀─ health ◀─ head
 //! ```
 
+mod answer;
+mod attempt;
 mod body;
-
+mod candidates;
 mod engine;
 mod hash;
 mod outgoing;
+mod passive;
 pub mod policy;
 pub mod retry;
 pub mod state;
@@ -22,7 +25,8 @@ mod testing;
 mod upgrade;
 pub mod upstream;
 
-pub use engine::{Buffer, Engine, Passive};
+pub use engine::{Buffer, Engine};
+pub use passive::Passive;
 pub use policy::Policy;
 pub use retry::RetryRules;
 pub use upstream::{TransportTemplate, Upstream};

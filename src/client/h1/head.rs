@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
-use crate::client::out_body::OutBody;
+use crate::base::body::Body;
 
 /// Most header fields of a response. They are parsed on the stack.
 const MAX_FIELDS: usize = 100;
@@ -23,7 +23,7 @@ pub enum Sending {
 
 impl Sending {
     /// A body of known length has that; for a stream that does not know it, the length stated in the head counts.
-    pub(in crate::client) fn of(headers: &HeaderMap, body: &OutBody) -> Self {
+    pub fn of(headers: &HeaderMap, body: &Body) -> Self {
         if body.is_end_stream() {
             return Self::Nothing;
         }
@@ -36,7 +36,7 @@ impl Sending {
 }
 
 /// Appends the head of a request. Framing is ours alone: its body may have been taken out.
-pub(in crate::client) fn write(request: &Request<OutBody>, sending: Sending, out: &mut Vec<u8>) {
+pub fn write(request: &Request<Body>, sending: Sending, out: &mut Vec<u8>) {
     let (method, uri) = (request.method(), request.uri());
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -312,7 +312,6 @@ mod tests {
     #[test]
     fn a_request_says_its_length_once() {
         let written = |request: Request<Body>| {
-            let request = request.map(OutBody::new);
             let mut out = Vec::new();
             write(&request, Sending::of(request.headers(), request.body()), &mut out);
             String::from_utf8(out).unwrap()

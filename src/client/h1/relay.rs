@@ -7,21 +7,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::receive::BodyReader;
 use super::transmit::{self, Transmit};
 use super::{H1, body_error};
 use crate::base::body::Body;
 use crate::base::error::{ProxyError, Retry};
-use crate::client::fault;
+use crate::client::clock::BodyClock;
 use crate::client::target::Target;
-use crate::client::ticker::Deadline;
 
 type Piece = Result<Frame<Bytes>, ProxyError>;
 
@@ -37,23 +34,19 @@ struct Window {
 pub(super) fn start(h1: Box<H1>, transmit: Transmit, reader: BodyReader, target: &Target) -> Body {
     let window = Rc::new(RefCell::new(Window::default()));
     let label = Arc::clone(&target.label);
-    let mut task =
-        Relay { h1, transmit: Some(transmit), reader, window: Rc::clone(&window), label: Arc::clone(&label) };
+    let mut task = Relay { h1, transmit: Some(transmit), reader, window: Rc::clone(&window), label };
     let handle = tokio::task::spawn_local(async move {
         poll_fn(|cx| task.poll(cx)).await;
-        let Relay { mut h1, transmit, reader, .. } = task;
+        let Relay { h1, transmit, reader, .. } = task;
         // An upload that was never finished leaves the connection of no use.
         if transmit.is_none() && reader.is_ended() {
-            h1.buffer = Vec::new();
             h1.give_back(&reader);
         }
     });
     Body::stream(RelayedBody {
         window,
         _ends_with_the_body: Task(handle.abort_handle()),
-        label,
-        read_timeout: target.options.timeouts.read,
-        deadline: Deadline::default(),
+        clock: BodyClock::new(target),
     })
 }
 
@@ -128,9 +121,7 @@ impl Drop for Task {
 struct RelayedBody {
     window: Rc<RefCell<Window>>,
     _ends_with_the_body: Task,
-    label: Arc<str>,
-    read_timeout: Option<Duration>,
-    deadline: Deadline,
+    clock: BodyClock,
 }
 
 impl HttpBody for RelayedBody {
@@ -145,7 +136,7 @@ impl HttpBody for RelayedBody {
                 if let Some(writer) = window.writer.take() {
                     writer.wake();
                 }
-                this.deadline.clear();
+                this.clock.heard();
                 return Poll::Ready(Some(piece));
             }
             if window.ended {
@@ -153,14 +144,7 @@ impl HttpBody for RelayedBody {
             }
             window.reader = Some(cx.waker().clone());
         }
-        let Some(limit) = this.read_timeout else { return Poll::Pending };
-        if !this.deadline.is_set() {
-            this.deadline.set_after(Instant::now(), limit);
-        }
-        this.deadline.poll(cx).map(|()| {
-            this.deadline.clear();
-            Some(Err(fault::read_timeout(&this.label)))
-        })
+        this.clock.poll(cx).map(|error| Some(Err(error)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,8 +10,8 @@ use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
 use super::head::{self, Sending};
+use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use crate::client::out_body::OutBody;
 use crate::client::stream::Stream;
 
 /// Pieces up to this size are copied behind the head rather than written from where they lie.
@@ -36,7 +36,7 @@ pub struct Transmit {
     large: Bytes,
     /// The line end behind the large piece.
     behind: &'static [u8],
-    body: Option<OutBody>,
+    body: Option<Body>,
     sending: Sending,
     /// Fields that the head announced as trailers.
     announced: Vec<HeaderName>,
@@ -48,7 +48,7 @@ pub struct Transmit {
 
 impl Transmit {
     /// `body` was taken out of the request; `buffer` is the connection's, for its capacity.
-    pub fn new(request: &Request<OutBody>, body: OutBody, mut buffer: Vec<u8>) -> Self {
+    pub fn new(request: &Request<Body>, body: Body, mut buffer: Vec<u8>) -> Self {
         let sending = Sending::of(request.headers(), &body);
         buffer.clear();
         head::write(request, sending, &mut buffer);

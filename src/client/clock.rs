@@ -1,14 +1,18 @@
-//! The timeouts that run until the response head is there.
+//! The timeouts of an exchange: until the response head is there, and between two pieces of its body.
 
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::target::Timeouts;
-use crate::client::ticker::Deadline;
+use super::fault;
+use super::target::{Target, Timeouts};
+use super::ticker::Deadline;
+use crate::base::error::ProxyError;
 
-pub struct HeadClock {
+/// Runs until the response head is there.
+pub(super) struct HeadClock {
     limits: Option<Limits>,
     deadline: Deadline,
     sent_at: Option<Instant>,
@@ -57,5 +61,39 @@ impl HeadClock {
             None => self.deadline.clear(),
         }
         self.deadline.poll(cx).map(|()| what)
+    }
+}
+
+/// Runs while a response body is silent.
+pub(super) struct BodyClock {
+    limit: Option<Duration>,
+    deadline: Deadline,
+    label: Arc<str>,
+}
+
+impl BodyClock {
+    pub fn new(target: &Target) -> Self {
+        Self { limit: target.options.timeouts.read, deadline: Deadline::default(), label: Arc::clone(&target.label) }
+    }
+
+    /// The target's name, for errors.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// A piece came.
+    pub fn heard(&mut self) {
+        self.deadline.clear();
+    }
+
+    /// To be polled while there is none; ready with the error after too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        let Some(limit) = self.limit else { return Poll::Pending };
+        if !self.deadline.is_set() {
+            self.deadline.set_after(Instant::now(), limit);
+        }
+        ready!(self.deadline.poll(cx));
+        self.deadline.clear();
+        Poll::Ready(fault::read_timeout(&self.label))
     }
 }

@@ -1,0 +1,164 @@
+//! One attempt: an upstream is chosen, the request for it made and sent.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body::Body as _;
+
+use super::engine::Engine;
+use super::outgoing;
+use super::state::InFlight;
+use super::upstream::{Reachable, Upstream};
+use crate::base::body::Body;
+use crate::base::error::{Kind, ProxyError, Retry};
+use crate::client::{self, SendOptions, Sent};
+use crate::http::error::HandlerError;
+use crate::http::exchange::{Exchange, UpstreamFacts};
+
+/// What an attempt needs, settled once per request.
+pub(super) struct Plan {
+    pub method: Method,
+    pub uri: Uri,
+    /// A rewrite to GET or HEAD sends no body and leaves the client's for later handlers.
+    pub keeps_body: bool,
+}
+
+/// Why an attempt gave no response, and the request body if it can be sent again.
+pub(super) struct Failed {
+    pub error: ProxyError,
+    pub body: Option<Body>,
+}
+
+/// A response and where it came from.
+pub(super) struct Answered<'u> {
+    pub sent: Sent,
+    pub upstream: &'u Upstream,
+    pub in_flight: InFlight,
+    pub gunzip: bool,
+    pub set_cookie: Option<HeaderValue>,
+}
+
+impl Engine {
+    pub(super) fn plan(&self, ex: &Exchange) -> Result<Plan, HandlerError> {
+        let mut plan = Plan { method: ex.method.clone(), uri: ex.uri.clone(), keeps_body: false };
+        if let Some(rewrite) = &self.rewrite {
+            if let Some(method) = rewrite.method(ex)? {
+                plan.keeps_body = method == Method::GET || method == Method::HEAD;
+                plan.method = method;
+            }
+            if let Some(uri) = rewrite.uri(ex)? {
+                plan.uri = uri;
+            }
+        }
+        Ok(plan)
+    }
+
+    pub(super) async fn attempt<'u>(
+        &self,
+        upstreams: &'u [Upstream],
+        ex: &mut Exchange,
+        plan: &Plan,
+        body: Body,
+    ) -> Result<Answered<'u>, Failed> {
+        let now = Instant::now();
+        let choice = self.choose(upstreams, ex, now);
+        let Some((choice, upstream)) = choice.and_then(|c| upstreams.get(c.index).map(|u| (c, u))) else {
+            let error = ProxyError::new(Kind::NoUpstream, Retry::Safe, "no upstream is available");
+            return Err(Failed { error, body: Some(body) });
+        };
+        let reachable = match upstream.reach(ex) {
+            Ok(reachable) => reachable,
+            Err(why) => {
+                let error = ProxyError::new(Kind::ConnectFailed, Retry::No, why);
+                return Err(Failed { error, body: None });
+            }
+        };
+        Self::note_facts(ex, upstream, &reachable, now);
+        let in_flight = upstream.state.begin();
+        // Kept for another attempt only where the body is at hand; one that never left comes back with the error.
+        let spare = match &body {
+            Body::Empty => Some(Body::Empty),
+            Body::Full(bytes) if self.retry.enabled() => Some(Body::Full(bytes.clone())),
+            _ => None,
+        };
+        let (mut request, gunzip) = self.request(ex, plan, &reachable, body);
+        if let Some(transcript) = &ex.transcript {
+            transcript.goes_up(ex, &reachable.address, &mut request);
+        }
+        match client::send(&reachable.target, request, SendOptions::default()).await {
+            Ok(sent) => Ok(Answered { sent, upstream, in_flight, gunzip, set_cookie: choice.set_cookie }),
+            Err(failure) => {
+                if let Some(passive) = &self.passive {
+                    passive.failed(upstream, &failure.error);
+                }
+                if let Some(transcript) = &ex.transcript {
+                    transcript.failed(&failure.error);
+                }
+                let body = failure.request.map(|unsent| unsent.into_body()).or(spare);
+                Err(Failed { error: failure.error, body })
+            }
+        }
+    }
+
+    fn note_facts(ex: &mut Exchange, upstream: &Upstream, reachable: &Reachable, now: Instant) {
+        let facts = ex.upstream.get_or_insert_with(Box::default);
+        **facts = UpstreamFacts {
+            address: Arc::clone(&reachable.address),
+            hostport: Arc::clone(&reachable.hostport),
+            host: Arc::clone(&reachable.host),
+            port: Arc::clone(&reachable.port),
+            requests: upstream.state.requests(),
+            max_requests: upstream.max_requests.unwrap_or(0),
+            fails: u32::try_from(upstream.state.fails(now)).unwrap_or(u32::MAX),
+            ..UpstreamFacts::default()
+        };
+    }
+
+    /// The request for this upstream, and whether its gzip is ours to undo.
+    fn request(&self, ex: &Exchange, plan: &Plan, to: &Reachable, body: Body) -> (Request<Body>, bool) {
+        let mut headers = outgoing::request(ex, &self.trusted_proxies);
+        if self.host_of_upstream {
+            headers.insert(header::HOST, to.host_value.clone());
+        }
+        if let Some(ops) = &self.header_up {
+            ops.apply(&mut headers, ex);
+            // Framing is the connection's business, whatever an operation wrote.
+            headers.remove(header::TRANSFER_ENCODING);
+        }
+        // A request of HTTP/1.0 may have come without one.
+        if headers.get(header::HOST).is_none_or(HeaderValue::is_empty) {
+            headers.insert(header::HOST, to.host_value.clone());
+        }
+        fix_length(ex, &plan.method, &mut headers, &body);
+        let gunzip = self.compression && outgoing::wants_gzip(&plan.method, &headers);
+        if gunzip {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = plan.method.clone();
+        *request.uri_mut() = plan.uri.clone();
+        *request.headers_mut() = headers;
+        (request, gunzip)
+    }
+}
+
+/// Makes `content-length` say what the body is: an operation may have touched it, the body may have been dropped.
+fn fix_length(ex: &Exchange, method: &Method, headers: &mut http::HeaderMap, body: &Body) {
+    let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    let Some(stated) = headers.get(header::CONTENT_LENGTH) else {
+        if expects_body && body.size_hint().exact() == Some(0) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return;
+    };
+    let right = match body.size_hint().exact() {
+        Some(0) => stated == "0" && expects_body,
+        Some(exact) => stated.to_str().ok().and_then(|v| v.parse().ok()) == Some(exact),
+        // A stream that does not know: the client's word stands, and the connection enforces it.
+        None => ex.headers.get(header::CONTENT_LENGTH) == Some(stated),
+    };
+    if !right {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}

@@ -1,0 +1,47 @@
+//! Passive health: what answers, and failures to answer, say about an upstream.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use super::upstream::Upstream;
+use crate::base::error::{Kind, ProxyError};
+use crate::http::response_matcher::status_matches;
+
+/// When an upstream that answers, or fails to, is left alone for a while.
+pub struct Passive {
+    /// How long a failure counts; zero = failures are not counted.
+    pub fail_duration: Duration,
+    /// This many failures that count make it unavailable.
+    pub max_fails: usize,
+    /// Statuses that count as failures; a single digit stands for its class.
+    pub statuses: Box<[u16]>,
+    /// Answers that take this long count as failures.
+    pub latency: Option<Duration>,
+}
+
+impl Passive {
+    /// Counts an attempt that gave no answer.
+    pub(super) fn failed(&self, upstream: &Upstream, error: &ProxyError) {
+        // What the client broke is not the upstream's failure.
+        if !matches!(error.kind, Kind::ClientGone | Kind::ClientBody | Kind::BodyTooLarge) {
+            self.fail(upstream);
+        }
+    }
+
+    fn fail(&self, upstream: &Upstream) {
+        if !self.fail_duration.is_zero() {
+            upstream.state.fail(Instant::now(), self.fail_duration);
+        }
+    }
+
+    /// Counts an answer that is a sign of illness.
+    pub(super) fn judge(&self, upstream: &Upstream, status: StatusCode, latency: Duration) {
+        for _ in self.statuses.iter().filter(|s| status_matches(status.as_u16(), **s)) {
+            self.fail(upstream);
+        }
+        if self.latency.is_some_and(|limit| latency >= limit) {
+            self.fail(upstream);
+        }
+    }
+}
