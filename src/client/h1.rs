@@ -8,9 +8,9 @@
 
 pub mod chunked;
 pub mod head;
-mod receive;
+pub mod receive;
 mod relay;
-mod transmit;
+pub mod transmit;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -13,12 +13,14 @@ use crate::base::body::Body;
 /// Most header fields of a response. They are parsed on the stack.
 const MAX_FIELDS: usize = 100;
 
-/// How the end of a request's body is told.
+/// How the end of a body that we send is told.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Sending {
     Nothing,
     Length(u64),
     Chunked,
+    /// Responses to HTTP/1.0 alone.
+    UntilClose,
 }
 
 impl Sending {
@@ -60,12 +62,12 @@ pub fn write(request: &Request<Body>, sending: Sending, out: &mut Vec<u8>) {
         Sending::Length(length) => write_length(length, out),
         // A method that may have a body says that it has none (RFC 9110 section 8.6).
         Sending::Nothing if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => write_length(0, out),
-        Sending::Nothing => {}
+        Sending::Nothing | Sending::UntilClose => {}
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_length(length: u64, out: &mut Vec<u8>) {
+pub fn write_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"content-length: ");
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");

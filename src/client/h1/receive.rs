@@ -14,7 +14,6 @@ use tokio::task::coop::unconstrained;
 
 use super::chunked::{Chunked, Step};
 use super::head::{self, Head, Receiving};
-use crate::client::stream::Stream;
 
 /// What is read at once of a stream that is not fast.
 const SMALL: usize = 16 << 10;
@@ -34,7 +33,11 @@ pub enum Fault {
 }
 
 /// Reads once; what came is lent to `take`. Zero bytes are the end.
-fn read_small<T>(stream: &mut Stream, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+pub fn read_small<S: AsyncRead + Unpin, T>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<T>> {
     BUFFER.with_borrow_mut(|buffer| {
         let mut buf = ReadBuf::new(buffer);
         ready!(Pin::new(stream).poll_read(cx, &mut buf))?;
@@ -43,7 +46,7 @@ fn read_small<T>(stream: &mut Stream, cx: &mut Context<'_>, take: impl FnOnce(&[
 }
 
 /// True when the peer has neither closed nor said anything unasked.
-pub fn is_quiet(stream: &mut Stream, cx: &mut Context<'_>) -> bool {
+pub fn is_quiet<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> bool {
     // A task that spent its budget would find every connection quiet, also one that is closed.
     pin!(unconstrained(poll_fn(|cx| read_small(stream, cx, |_| ())))).poll(cx).is_pending()
 }
@@ -63,7 +66,11 @@ impl HeadReader {
     }
 
     /// The head of the final response (others of status 1xx are passed over, but 101), and what came behind it.
-    pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Fault>> {
+    pub fn poll<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Head, Bytes), Fault>> {
         loop {
             let partial = &mut self.partial;
             let read = ready!(read_small(stream, cx, |bytes| {
@@ -122,7 +129,7 @@ impl HeadReader {
     }
 }
 
-/// A response body being read.
+/// A body being read.
 pub struct BodyReader {
     framing: Framing,
     /// Read and not yet given on.
@@ -162,6 +169,11 @@ impl BodyReader {
         matches!(self.framing, Framing::Ended)
     }
 
+    /// What came behind the body.
+    pub fn into_surplus(self) -> Bytes {
+        self.ahead
+    }
+
     /// True when more came than the body: nothing that was asked for.
     pub fn has_surplus(&self) -> bool {
         !self.ahead.is_empty()
@@ -176,7 +188,11 @@ impl BodyReader {
     }
 
     /// The next piece; `None` once the body is whole.
-    pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    pub fn poll<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         loop {
             match self.take_ahead() {
                 Ok(Taken::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -244,7 +260,7 @@ impl BodyReader {
     }
 
     /// Reads once into `ahead`; false at the end.
-    fn read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.fast {
             self.large.reserve(LARGE);
             let n = ready!(pin!(stream.read_buf(&mut self.large)).poll(cx))?;

@@ -1,4 +1,4 @@
-//! The writing side of a connection: a request's head and body, small pieces joined into one write.
+//! The writing side of a connection: a head and a body, small pieces joined into one write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,22 +12,21 @@ use tokio::io::AsyncWrite;
 use super::head::{self, Sending};
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use crate::client::stream::Stream;
 
 /// Pieces up to this size are copied behind the head rather than written from where they lie.
 const SMALL: usize = 8 << 10;
 /// No further piece is asked for while this much waits to be written.
 const WAITING: usize = 16 << 10;
 
-/// Why a request could not be written.
+/// Why a message could not be written.
 #[derive(Debug)]
 pub enum Fault {
-    /// The body itself failed: the client's fault.
+    /// The body itself failed.
     Body(ProxyError),
     Io(io::Error),
 }
 
-/// A request on its way out.
+/// A message on its way out.
 pub struct Transmit {
     /// Head, framing and small pieces.
     buffer: Vec<u8>,
@@ -40,6 +39,8 @@ pub struct Transmit {
     sending: Sending,
     /// Fields that the head announced as trailers.
     announced: Vec<HeaderName>,
+    /// Bytes of the body taken so far.
+    pub content: u64,
     /// Bytes written so far.
     pub written: u64,
     /// The last write or flush found the socket full.
@@ -47,12 +48,17 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// `body` was taken out of the request; `buffer` is the connection's, for its capacity.
+    /// A request. `body` was taken out of it; `buffer` is the connection's, for its capacity.
     pub fn new(request: &Request<Body>, body: Body, mut buffer: Vec<u8>) -> Self {
         let sending = Sending::of(request.headers(), &body);
         buffer.clear();
         head::write(request, sending, &mut buffer);
         let announced = if sending == Sending::Chunked { announced(request.headers()) } else { Vec::new() };
+        Self::behind_head(buffer, sending, body, announced)
+    }
+
+    /// A message whose head is in `buffer`. Only trailers that were `announced` are sent.
+    pub fn behind_head(buffer: Vec<u8>, sending: Sending, body: Body, announced: Vec<HeaderName>) -> Self {
         Self {
             buffer,
             at: 0,
@@ -61,6 +67,7 @@ impl Transmit {
             body: (sending != Sending::Nothing).then_some(body),
             sending,
             announced,
+            content: 0,
             written: 0,
             blocked: false,
         }
@@ -71,7 +78,7 @@ impl Transmit {
     }
 
     /// Ready once all of it is written and flushed.
-    pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    pub fn poll<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
             let asked = self.fill(cx);
             if let Poll::Ready(Err(error)) = asked {
@@ -118,8 +125,10 @@ impl Transmit {
         if data.is_empty() {
             return Ok(());
         }
+        self.content += data.len() as u64;
         match &mut self.sending {
             Sending::Nothing => return Err(wrong_length()),
+            Sending::UntilClose => {}
             Sending::Length(left) => *left = left.checked_sub(data.len() as u64).ok_or_else(wrong_length)?,
             Sending::Chunked => {
                 let mut size = [0_u8; 18];
@@ -141,7 +150,7 @@ impl Transmit {
 
     fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), ProxyError> {
         match self.sending {
-            Sending::Nothing | Sending::Length(0) => {}
+            Sending::Nothing | Sending::Length(0) | Sending::UntilClose => {}
             Sending::Length(_) => return Err(wrong_length()),
             Sending::Chunked => {
                 self.buffer.extend_from_slice(b"0\r\n");
@@ -155,7 +164,7 @@ impl Transmit {
         Ok(())
     }
 
-    fn write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = Pin::new(stream);
         let head = self.buffer.get(self.at..).unwrap_or(b"");
         let mut n = if self.large.is_empty() && self.behind.is_empty() {
@@ -180,7 +189,7 @@ impl Transmit {
 }
 
 fn wrong_length() -> ProxyError {
-    ProxyError::new(Kind::ClientBody, Retry::No, "the request body is not as long as its content-length says")
+    ProxyError::new(Kind::ClientBody, Retry::No, "the body is not as long as its content-length says")
 }
 
 /// A chunk's size line.
@@ -200,7 +209,7 @@ fn hexadecimal(mut n: usize, out: &mut [u8; 18]) -> &[u8] {
 }
 
 /// Names in `trailer`, but those that mean something else there (RFC 9110 section 6.5.1).
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+pub fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     let words = headers.get_all(header::TRAILER).iter().flat_map(|v: &HeaderValue| v.as_bytes().split(|b| *b == b','));
     let names = words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok());
     let forbidden = [
