@@ -62,14 +62,15 @@ pub(super) fn unmatched(ex: &mut Exchange) -> Option<HandlerError> {
             Some(model_not_found(ex, ex.aliased.as_deref().unwrap_or(&model)))
         }
         // Without this a chat that forgot its model would be told 200 with nothing in it.
-        ModelMatch::Untold if ex.error_dialect().is_some() => Some(untold(ex)),
+        ModelMatch::Untold if ex.error_dialect().is_some() => Some(no_model_named(ex)),
         ModelMatch::Untold | ModelMatch::Unasked | ModelMatch::Wanted => None,
     }
 }
 
 /// A route of an LLM API that is there for some models only, and a request that names none: a mistake where it could have
 /// named one, else nothing that is served here.
-fn untold(ex: &Exchange) -> HandlerError {
+#[must_use]
+pub fn no_model_named(ex: &Exchange) -> HandlerError {
     let (status, message, code, param) = if ex.method == Method::POST && !ex.may_hide_model() {
         (400, "You must provide a model: the request names none.", Some("missing_required_parameter"), Some("model"))
     } else {

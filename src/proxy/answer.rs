@@ -85,6 +85,6 @@ impl Engine {
 
     /// Whether a response that is still being sent counts: only where somebody looks at the count.
     fn counts_bodies(&self) -> bool {
-        self.policy.counts_requests() || self.upstreams.iter().any(|u| u.max_requests.is_some())
+        self.policy.counts_requests() || self.upstreams.iter().any(|u| u.own.max_requests.is_some())
     }
 }

@@ -1,5 +1,6 @@
 //! One attempt: an upstream is chosen, the request for it made and sent.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ use crate::http::exchange::{Exchange, UpstreamFacts};
 pub(super) struct Plan {
     pub method: Method,
     pub uri: Uri,
+    /// The model asked for, where upstreams are chosen by it.
+    pub model: Option<Rc<str>>,
     /// A rewrite to GET or HEAD sends no body and leaves the client's for later handlers.
     pub keeps_body: bool,
 }
@@ -41,7 +44,7 @@ pub(super) struct Answered<'u> {
 
 impl Engine {
     pub(super) fn plan(&self, ex: &Exchange) -> Result<Plan, HandlerError> {
-        let mut plan = Plan { method: ex.method.clone(), uri: ex.uri.clone(), keeps_body: false };
+        let mut plan = Plan { method: ex.method.clone(), uri: ex.uri.clone(), model: None, keeps_body: false };
         if let Some(rewrite) = &self.rewrite {
             if let Some(method) = rewrite.method(ex)? {
                 plan.keeps_body = method == Method::GET || method == Method::HEAD;
@@ -62,7 +65,7 @@ impl Engine {
         body: Body,
     ) -> Result<Answered<'u>, Failed> {
         let now = Instant::now();
-        let choice = self.choose(upstreams, ex, now);
+        let choice = self.choose(upstreams, ex, plan.model.as_deref(), now);
         let Some((choice, upstream)) = choice.and_then(|c| upstreams.get(c.index).map(|u| (c, u))) else {
             let error = ProxyError::new(Kind::NoUpstream, Retry::Safe, "no upstream is available");
             return Err(Failed { error, body: Some(body) });
@@ -82,7 +85,7 @@ impl Engine {
             Body::Full(bytes) if self.retry.enabled() => Some(Body::Full(bytes.clone())),
             _ => None,
         };
-        let (mut request, gunzip) = self.request(ex, plan, &reachable, body);
+        let (mut request, gunzip) = self.request(ex, plan, upstream, &reachable, body);
         if let Some(transcript) = &ex.transcript {
             transcript.goes_up(ex, &reachable.address, &mut request);
         }
@@ -109,19 +112,26 @@ impl Engine {
             host: Arc::clone(&reachable.host),
             port: Arc::clone(&reachable.port),
             requests: upstream.state.requests(),
-            max_requests: upstream.max_requests.unwrap_or(0),
+            max_requests: upstream.own.max_requests.unwrap_or(0),
             fails: u32::try_from(upstream.state.fails(now)).unwrap_or(u32::MAX),
             ..UpstreamFacts::default()
         };
     }
 
     /// The request for this upstream, and whether its gzip is ours to undo.
-    fn request(&self, ex: &Exchange, plan: &Plan, to: &Reachable, body: Body) -> (Request<Body>, bool) {
+    fn request(
+        &self,
+        ex: &Exchange,
+        plan: &Plan,
+        upstream: &Upstream,
+        to: &Reachable,
+        body: Body,
+    ) -> (Request<Body>, bool) {
         let mut headers = outgoing::request(ex, &self.trusted_proxies);
-        if self.host_of_upstream {
+        if upstream.own.names_host {
             headers.insert(header::HOST, to.host_value.clone());
         }
-        if let Some(ops) = &self.header_up {
+        for ops in [&self.header_up, &upstream.own.header_up].into_iter().flatten() {
             ops.apply(&mut headers, ex);
             // Framing is the connection's business, whatever an operation wrote.
             headers.remove(header::TRANSFER_ENCODING);

@@ -9,8 +9,14 @@ use crate::http::exchange::Exchange;
 
 impl Engine {
     /// `None` when no upstream is available.
-    pub(super) fn choose(&self, upstreams: &[Upstream], ex: &Exchange, now: Instant) -> Option<Choice> {
-        let candidates = Available { engine: self, upstreams, now };
+    pub(super) fn choose(
+        &self,
+        upstreams: &[Upstream],
+        ex: &Exchange,
+        model: Option<&str>,
+        now: Instant,
+    ) -> Option<Choice> {
+        let candidates = Available { engine: self, upstreams, model, now };
         if upstreams.len() == 1 && !matches!(self.policy, Policy::Cookie(_)) {
             return candidates.available(0).then(Choice::default);
         }
@@ -21,6 +27,7 @@ impl Engine {
 struct Available<'e> {
     engine: &'e Engine,
     upstreams: &'e [Upstream],
+    model: Option<&'e str>,
     now: Instant,
 }
 
@@ -31,7 +38,7 @@ impl Candidates for Available<'_> {
 
     fn available(&self, index: usize) -> bool {
         let max_fails = self.engine.passive.as_ref().map(|p| p.max_fails);
-        self.upstreams.get(index).is_some_and(|u| u.available(self.now, max_fails))
+        self.upstreams.get(index).is_some_and(|u| u.takes(self.model) && u.available(self.now, max_fails))
     }
 
     fn requests(&self, index: usize) -> usize {
@@ -39,7 +46,7 @@ impl Candidates for Available<'_> {
     }
 
     fn name(&self, index: usize) -> &str {
-        self.upstreams.get(index).map_or("", |u| &u.name)
+        self.upstreams.get(index).map_or("", |u| &u.identity)
     }
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::attempt::Plan;
 use super::body::read_ahead;
+use super::by_model;
 use super::passive::Passive;
 use super::policy::Policy;
 use super::retry::{Again, RetryRules};
@@ -35,8 +36,6 @@ pub struct Engine {
     pub header_up: Option<CompiledHeaderOps>,
     /// Operations on the response, for all or for those that match.
     pub header_down: Option<(CompiledHeaderOps, Option<CompiledResponseMatcher>)>,
-    /// `Host` names the upstream, not what the client asked for.
-    pub host_of_upstream: bool,
     /// Peers whose forwarding headers are believed, beside the server's own list.
     pub trusted_proxies: Box<[IpNet]>,
     /// Ask for gzip where the client says nothing, and undo it.
@@ -78,7 +77,8 @@ impl AsyncHandler for Engine {
 impl Engine {
     async fn proxy(&self, ex: &mut Exchange) -> Result<Flow, HandlerError> {
         let started = Instant::now();
-        let plan = self.plan(ex)?;
+        let mut plan = self.plan(ex)?;
+        plan.model = by_model::settle(&self.upstreams, ex).await?;
         let mut body = if plan.keeps_body { Body::Empty } else { ex.body.take() };
         if let Some(buffer) = self.request_buffer {
             body = read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;

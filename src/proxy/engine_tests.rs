@@ -20,7 +20,7 @@ use crate::http::route::{Handler, Route, RouteList};
 use crate::http::status::StatusSource;
 use crate::proxy::state::Turn;
 use crate::proxy::testing::{block_on, chunks, exchange};
-use crate::proxy::upstream::TransportTemplate;
+use crate::proxy::upstream::{Settings, TransportTemplate};
 
 /// An upstream that answers every request with `answer` and keeps what it was sent.
 struct Origin {
@@ -89,14 +89,13 @@ fn engine(upstreams: &[&str]) -> Engine {
     options.timeouts.response_header = Some(Duration::from_millis(300));
     let transport = Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new() });
     Engine {
-        upstreams: upstreams.iter().map(|u| Upstream::new(u, &transport, None).unwrap()).collect(),
+        upstreams: upstreams.iter().map(|u| Upstream::new(u, &transport, Settings::default()).unwrap()).collect(),
         policy: Policy::First,
         retry: RetryRules::default(),
         passive: None,
         rewrite: None,
         header_up: None,
         header_down: None,
-        host_of_upstream: false,
         trusted_proxies: Box::default(),
         compression: true,
         request_buffer: None,
@@ -407,5 +406,29 @@ fn a_switch_that_was_not_asked_for_is_502() {
         let origin =
             Origin::start("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n").await;
         assert_eq!(fail(&engine(&[&origin.address]), &mut exchange("GET", "/")).await, 502);
+    });
+}
+
+#[test]
+fn each_upstream_gets_its_own_headers() {
+    block_on(async {
+        let (a, b) = (Origin::start(OK).await, Origin::start(OK).await);
+        let mut engine = engine(&[&a.address, &b.address]);
+        engine.policy = Policy::RoundRobin(Turn::adopt("own headers"));
+        engine.header_up = Some(ops(&[("authorization", "common"), ("x-common", "1")]));
+        for (upstream, key) in engine.upstreams.iter_mut().zip(["key-a", "key-b"]) {
+            upstream.own.header_up = Some(ops(&[("authorization", key)]));
+        }
+        engine.upstreams[1].own.names_host = true;
+        for _ in 0..2 {
+            respond(&engine, &mut exchange("GET", "/")).await;
+        }
+        for (origin, key, host) in [(&a, "key-a", "a.test"), (&b, "key-b", &*b.address)] {
+            let seen = origin.seen();
+            assert_eq!(seen.len(), 1);
+            let head = seen[0].to_ascii_lowercase();
+            assert!(head.contains(&format!("authorization: {key}\r\n")) && head.contains("x-common: 1"), "{head}");
+            assert!(!head.contains("common\r\n") && head.contains(&format!("host: {host}\r\n")), "{head}");
+        }
     });
 }

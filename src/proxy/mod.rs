@@ -12,6 +12,7 @@
 mod answer;
 mod attempt;
 mod body;
+mod by_model;
 mod candidates;
 mod engine;
 mod hash;

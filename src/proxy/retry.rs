@@ -11,6 +11,8 @@ pub struct RetryRules {
     pub retries: u32,
     /// How long to go on trying; zero = not by time.
     pub try_duration: Duration,
+    /// An upstream that failed a request is not chosen for it again while another is free.
+    pub exclude_failed: bool,
     /// Pause between attempts.
     pub try_interval: Duration,
     /// Which requests may be sent again although an upstream may have seen them; `None` = GET only.

@@ -9,18 +9,36 @@ use http::HeaderValue;
 use super::state::HostState;
 use crate::client::{Address, Scheme, Target, TargetOptions};
 use crate::http::exchange::Exchange;
+use crate::http::headers::CompiledHeaderOps;
 use crate::http::placeholder::{Template, Unknown};
+use crate::llm::model_glob::ModelGlobs;
 
 /// Addresses made from placeholders that are remembered per upstream; a stranger can choose how many there are.
 const MAX_RENDERED: usize = 256;
 
 pub struct Upstream {
-    /// The address as configured, which is its identity in hashing and in the table of states.
+    /// The address as configured.
     pub name: Box<str>,
+    /// Its part in hashing and, after the scheme, in the table of states: the address, and which account is used there.
+    pub identity: Box<str>,
     place: Place,
     pub state: Arc<HostState>,
+    pub own: Settings,
+}
+
+/// What an upstream has of its own.
+#[derive(Default)]
+pub struct Settings {
     /// Requests at once beyond which it is full; `None` = no limit.
     pub max_requests: Option<usize>,
+    /// Operations on the request's headers after those of the handler.
+    pub header_up: Option<CompiledHeaderOps>,
+    /// `Host` names it, not what the client asked for.
+    pub names_host: bool,
+    /// The models it is there for; empty = any request.
+    pub models: ModelGlobs,
+    /// Tells apart several accounts at one address; empty = none. Nothing that must be kept secret.
+    pub account: String,
 }
 
 enum Place {
@@ -53,7 +71,7 @@ pub struct TransportTemplate {
 
 impl Upstream {
     /// `dial` is `host:port`, `network/host:port` or `unix/path`, perhaps with placeholders.
-    pub fn new(dial: &str, transport: &Arc<TransportTemplate>, max_requests: Option<usize>) -> Result<Self, String> {
+    pub fn new(dial: &str, transport: &Arc<TransportTemplate>, own: Settings) -> Result<Self, String> {
         let template = Template::parse(dial);
         let place = match template.as_static() {
             Some(fixed) => Place::Fixed(Arc::new(transport.reach(fixed)?)),
@@ -64,8 +82,9 @@ impl Upstream {
             Scheme::Https => "https",
             Scheme::H2c => "h2c",
         };
-        let state = HostState::adopt(&format!("{scheme}://{dial}"));
-        Ok(Self { name: dial.into(), place, state, max_requests })
+        let identity = if own.account.is_empty() { dial.to_owned() } else { format!("{dial}#{}", own.account) };
+        let state = HostState::adopt(&format!("{scheme}://{identity}"));
+        Ok(Self { name: dial.into(), identity: identity.into(), place, state, own })
     }
 
     /// Where this request goes.
@@ -94,7 +113,12 @@ impl Upstream {
     /// Healthy, given how many recent failures are too many, and not full.
     pub fn available(&self, now: Instant, max_fails: Option<usize>) -> bool {
         max_fails.is_none_or(|max| self.state.fails(now) < max)
-            && self.max_requests.is_none_or(|max| self.state.requests() < max)
+            && self.own.max_requests.is_none_or(|max| self.state.requests() < max)
+    }
+
+    /// Whether it is there for requests for this model; `None` = a request that names none.
+    pub fn takes(&self, model: Option<&str>) -> bool {
+        self.own.models.is_empty() || model.is_some_and(|model| self.own.models.allows(model))
     }
 }
 
@@ -184,7 +208,7 @@ mod tests {
 
     #[test]
     fn rendered_addresses_are_remembered_within_a_bound() {
-        let up = Upstream::new("{http.request.uri.query.h}:80", &transport(Scheme::Http), None).unwrap();
+        let up = Upstream::new("{http.request.uri.query.h}:80", &transport(Scheme::Http), Settings::default()).unwrap();
         let first = up.reach(&exchange("GET", "/?h=one")).unwrap();
         assert!(Arc::ptr_eq(&first, &up.reach(&exchange("GET", "/?h=one")).unwrap()));
         for n in 0..2 * MAX_RENDERED {
@@ -197,7 +221,8 @@ mod tests {
 
     #[test]
     fn failures_and_load_make_it_unavailable() {
-        let up = Upstream::new("availability.test:80", &transport(Scheme::Http), Some(1)).unwrap();
+        let own = Settings { max_requests: Some(1), ..Settings::default() };
+        let up = Upstream::new("availability.test:80", &transport(Scheme::Http), own).unwrap();
         let now = Instant::now();
         assert!(up.available(now, Some(1)));
         let guard = up.state.begin();
@@ -208,5 +233,19 @@ mod tests {
         assert!(up.available(now, Some(2)));
         assert!(up.available(now, None));
         assert!(up.available(now + Duration::from_secs(1), Some(1)));
+    }
+
+    #[test]
+    fn two_accounts_at_one_address_are_two_upstreams() {
+        let of = |account: &str| {
+            let own = Settings { account: account.into(), ..Settings::default() };
+            Upstream::new("accounts.test:80", &transport(Scheme::Http), own).unwrap()
+        };
+        let (one, other, plain) = (of("a"), of("b"), of(""));
+        let guard = one.state.begin();
+        assert_eq!((other.state.requests(), plain.state.requests(), of("a").state.requests()), (0, 0, 1));
+        drop(guard);
+        assert_ne!(one.identity, other.identity);
+        assert_eq!(plain.identity, plain.name);
     }
 }

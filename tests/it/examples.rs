@@ -67,7 +67,8 @@ fn examples_adapt_as_in_caddy() {
 
 fn environment() -> Vec<(String, String)> {
     let value = |name: &str| (name.to_owned(), format!("value-of-{name}"));
-    let names = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "TEAM_TOKEN", "OLLAMA_SECRET", "CURSOR_TOKEN"];
+    let names =
+        ["OPENAI_API_KEY", "OPENAI_API_KEY_2", "ANTHROPIC_API_KEY", "TEAM_TOKEN", "OLLAMA_SECRET", "CURSOR_TOKEN"];
     names.map(value).to_vec()
 }
 

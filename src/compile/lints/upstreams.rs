@@ -34,18 +34,17 @@ pub fn check(handler: &Value, open: bool, place: Option<Span>) -> Vec<Diagnostic
         Some(span) => d.at(span, ""),
         None => d,
     };
-    let dials: Vec<&str> = handler
-        .get("upstreams")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|u| u.get("dial").and_then(Value::as_str))
-        .collect();
     let transport = handler.get("transport");
     let tls = transport.is_some_and(|t| t.get("tls").is_some());
-    let known = dials.iter().map(|d| host_of(d)).find(|h| is_known(h));
+    let dials = || {
+        upstreams(handler).filter_map(move |u| {
+            let scheme = u.get("scheme").and_then(Value::as_str);
+            Some((u.get("dial")?.as_str()?, scheme.map_or(tls, |scheme| scheme == "https"), sets(u, "host")))
+        })
+    };
+    let known = dials().map(|(dial, ..)| host_of(dial)).any(|host| is_known(&host));
 
-    if !tls && let Some(dial) = dials.iter().find(|d| d.ends_with(":443")) {
+    if let Some((dial, ..)) = dials().find(|(dial, tls, _)| !tls && dial.ends_with(":443")) {
         found.push(at(Diagnostic::warning("plain-port-443", format!("upstream `{dial}` is spoken to without TLS"))
             .help(format!("write `https://{}`, or `transport http {{ tls }}`; without a scheme the connection is plain, as in Caddy", host_of(dial)))));
     }
@@ -57,9 +56,9 @@ pub fn check(handler: &Value, open: bool, place: Option<Span>) -> Vec<Diagnostic
         .help("put `auth_token {$TOKEN}` (or another access check) before it, or bind the site to 127.0.0.1")));
     }
     // Over TLS the proxy sends the upstream's name by itself.
-    if let Some(host) = &known
-        && !tls
-        && !sets(handler, "host")
+    if !sets(handler, "host")
+        && let Some(host) =
+            dials().filter(|(_, tls, named)| !tls && !named).map(|(dial, ..)| host_of(dial)).find(|host| is_known(host))
     {
         found.push(at(Diagnostic::warning(
             "upstream-needs-host",
@@ -67,7 +66,7 @@ pub fn check(handler: &Value, open: bool, place: Option<Span>) -> Vec<Diagnostic
         )
         .help(format!("add `header_up Host {host}`"))));
     }
-    if tls || known.is_some() || dials.iter().any(|d| d.ends_with(":443")) {
+    if tls || known || dials().any(|(d, ..)| d.ends_with(":443")) {
         for field in ["read_timeout", "response_header_timeout"] {
             let nanos = transport.and_then(|t| t.get(field)).and_then(Value::as_i64).unwrap_or(0);
             if nanos > 0 && nanos < SLOW_MODEL_NANOS {
@@ -91,6 +90,11 @@ fn is_known(host: &str) -> bool {
     KNOWN_HOSTS.contains(&host) || host.ends_with(".openai.azure.com")
 }
 
+fn upstreams(handler: &Value) -> impl Iterator<Item = &Value> {
+    handler.get("upstreams").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// What a handler, or one upstream of it, sets in requests.
 fn request_set(handler: &Value) -> impl Iterator<Item = (String, &Value)> {
     let request = handler.pointer("/headers/request");
     ["set", "add"]
@@ -106,7 +110,7 @@ fn sets(handler: &Value, field: &str) -> bool {
 
 /// A key of ours is added: a key field is set to something that is not the client's own.
 fn injects_key(handler: &Value) -> bool {
-    request_set(handler).any(|(name, value)| {
+    [handler].into_iter().chain(upstreams(handler)).flat_map(request_set).any(|(name, value)| {
         KEY_HEADERS.contains(&name.as_str())
             && value.as_array().into_iter().flatten().filter_map(Value::as_str).any(|v| !v.contains("{http.request."))
     })
@@ -145,6 +149,16 @@ mod tests {
         let plain = json!({"handler": "reverse_proxy", "upstreams": [{"dial": "app:3000"}],
                            "transport": {"protocol": "http", "read_timeout": 60_000_000_000_i64}});
         assert!(warned(plain).is_empty());
+    }
+
+    #[test]
+    fn an_upstream_is_looked_at_with_its_own_settings() {
+        let handler = |upstream: Value| json!({"handler": "reverse_proxy", "upstreams": [upstream]});
+        let plain = json!({"dial": "api.openai.com:443", "scheme": "http"});
+        assert_eq!(warned(handler(plain)), ["plain-port-443", "upstream-needs-host"]);
+        assert!(warned(handler(json!({"dial": "api.openai.com:443", "scheme": "https"}))).is_empty());
+        let key = json!({"dial": "app:80", "headers": {"request": {"set": {"Authorization": ["Bearer {env.K}"]}}}});
+        assert_eq!(codes(":80", json!([{"handle": [handler(key)]}])), ["open-upstream-key"]);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::compile_transport;
 use super::config::{Config, HealthChecks, LoadBalancing, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
+use super::{compile_transport, compile_upstreams};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
@@ -15,7 +15,7 @@ use crate::http::rewrite::Rewrite;
 use crate::http::route::Handler;
 use crate::proxy::policy::Cookie;
 use crate::proxy::state::Turn;
-use crate::proxy::{Buffer, Engine, Passive, Policy, RetryRules, Upstream};
+use crate::proxy::{Buffer, Engine, Passive, Policy, RetryRules};
 
 pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let config: Config = read(module, "handler")?;
@@ -30,27 +30,17 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
     refuse_active(&health)?;
     let transport = compile_transport::compile(config.transport.as_ref(), cx).map_err(|e| e.within("transport"))?;
     let max_requests = health.passive.as_ref().map_or(0, |p| p.unhealthy_request_count);
-    let upstreams = config
-        .upstreams
-        .iter()
-        .enumerate()
-        .map(|(i, upstream)| {
-            let own = if upstream.max_requests > 0 { upstream.max_requests } else { max_requests };
-            let limit = usize::try_from(own).ok().filter(|n| *n > 0);
-            Upstream::new(&upstream.dial, &transport.template, limit).map_err(|why| {
-                CompileError::new("invalid-upstream-address", why).within("dial").within(i).within("upstreams")
-            })
-        })
-        .collect::<Result<Box<[_]>, _>>()?;
+    let headers = config.headers.clone().unwrap_or_default();
+    let names_host = !says_host(headers.request.as_ref());
+    let upstreams = compile_upstreams::compile(&config, &transport, max_requests, names_host)?;
     let balancing = config.load_balancing.clone().unwrap_or_default();
     let dials: Vec<&str> = config.upstreams.iter().map(|u| u.dial.as_str()).collect();
     let policy = match &balancing.selection_policy {
         Some(module) => {
             policy(module, &dials.join(" ")).map_err(|e| e.within("selection_policy").within("load_balancing"))?
         }
-        None => Policy::Random,
+        None => compile_upstreams::by_weights(&config.upstreams, &dials.join(" ")).unwrap_or(Policy::Random),
     };
-    let headers = config.headers.clone().unwrap_or_default();
     let rewrite = config
         .rewrite
         .as_ref()
@@ -60,7 +50,6 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
     Ok(Handler::Async(Box::new(Engine {
         retry: retry(&balancing, cx),
         passive: health.passive.as_ref().map(passive),
-        host_of_upstream: transport.tls && !says_host(headers.request.as_ref()),
         header_up: header_up(&headers)?,
         header_down: header_down(&headers)?,
         trusted_proxies: trusted(&config.trusted_proxies)?,
@@ -102,7 +91,13 @@ fn retry(config: &LoadBalancing, cx: &mut CompileCx<'_>) -> RetryRules {
     let try_interval = config.try_interval.positive().unwrap_or(std::time::Duration::from_millis(default_interval));
     let matchers = (!config.retry_match.is_empty())
         .then(|| cx.at("load_balancing", |cx| cx.at("retry_match", |cx| cx.compile_matcher_sets(&config.retry_match))));
-    RetryRules { retries: u32::try_from(config.retries).unwrap_or(0), try_duration, try_interval, matchers }
+    RetryRules {
+        retries: u32::try_from(config.retries).unwrap_or(0),
+        exclude_failed: config.retry_exclude_failed.unwrap_or(false),
+        try_duration,
+        try_interval,
+        matchers,
+    }
 }
 
 /// `dials` names the list whose turns a round robin counts.
@@ -160,7 +155,7 @@ fn policy(module: &Module, dials: &str) -> Result<Policy, CompileError> {
 }
 
 /// Whether operations settle what `Host` is.
-fn says_host(ops: Option<&HeaderOps>) -> bool {
+pub(super) fn says_host(ops: Option<&HeaderOps>) -> bool {
     let Some(ops) = ops else { return false };
     ops.add.keys().chain(ops.set.keys()).chain(ops.replace.keys()).any(|name| name.eq_ignore_ascii_case("host"))
 }
@@ -182,7 +177,7 @@ fn header_down(config: &HeadersConfig) -> Result<Option<HeaderDown>, CompileErro
     Ok((!compiled.is_empty()).then_some((compiled, require)))
 }
 
-fn compile_ops(ops: &HeaderOps, side: &str) -> Result<CompiledHeaderOps, CompileError> {
+pub(super) fn compile_ops(ops: &HeaderOps, side: &str) -> Result<CompiledHeaderOps, CompileError> {
     ops.compile().map_err(|e| {
         let mut error = CompileError::new(e.code, e.message);
         error.pointer = e.pointer;

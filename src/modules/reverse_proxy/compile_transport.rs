@@ -18,7 +18,6 @@ use crate::proxy::TransportTemplate;
 
 pub struct Transport {
     pub template: Arc<TransportTemplate>,
-    pub tls: bool,
     pub compression: bool,
 }
 
@@ -64,7 +63,6 @@ pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transp
         except_ports.clone_from(&tls.except_ports);
     }
     Ok(Transport {
-        tls: config.tls.is_some(),
         compression: config.compression.unwrap_or(true),
         template: Arc::new(TransportTemplate { options, scheme, except_ports }),
     })

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::nanos::Nanos;
 use crate::config::response_handler::ResponseHandler;
 use crate::config::types::{MatcherSet, Module, is_false, is_zero};
-use crate::http::headers::HeadersConfig;
+use crate::http::headers::{HeaderOps, HeadersConfig};
 use crate::http::rewrite::RewriteConfig;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,24 @@ pub struct Upstream {
     pub dial: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub max_requests: i64,
+    /// `http`, `https` or `h2c` where the upstreams differ; empty = as the transport says. Not Caddy's, as all below.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub scheme: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<UpstreamHeaders>,
+    /// Its share of the turns; 0 = 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weight: i64,
+    /// Patterns of the models it is there for; none = all requests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+}
+
+/// Operations on what goes to one upstream, after the handler's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamHeaders {
+    pub request: HeaderOps,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +96,9 @@ pub struct LoadBalancing {
     pub try_interval: Nanos,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_match: Vec<MatcherSet>,
+    /// A request does not go twice to an upstream that failed it while another is free. Not Caddy's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_exclude_failed: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

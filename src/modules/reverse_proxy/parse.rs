@@ -4,7 +4,7 @@ use super::address;
 use super::config::{Config, HttpTransport, Upstream};
 use super::parse_transport::{Transport, transport};
 use super::words::{duration, duration_or_number, each_line, integer, size_or_unlimited};
-use super::{parse_dynamic, parse_health, parse_policy};
+use super::{parse_dynamic, parse_health, parse_policy, parse_to};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{DirectiveCx, Parsed};
@@ -43,9 +43,10 @@ const OPTIONS: &[&str] = &[
 /// State of one directive while its lines are read.
 struct Reader<'n> {
     config: Config,
-    /// The scheme all upstreams share, and where it was said; empty while none was.
-    scheme: String,
-    scheme_at: Option<Span>,
+    /// The scheme of each upstream of `config`, and where it was said.
+    schemes: Vec<(String, Span)>,
+    /// An upstream has settings of its own: the form that Caddy does not have.
+    own_settings: bool,
     transport: Option<Transport>,
     responses: Responses<'n>,
 }
@@ -59,21 +60,19 @@ pub fn parse<'n>(
 ) -> Parsed<Config> {
     let mut reader = Reader {
         config: base,
-        scheme: String::new(),
-        scheme_at: None,
+        schemes: Vec::new(),
+        own_settings: false,
         transport: None,
         responses: Responses::default(),
     };
     // A wrong upstream does not hide what is wrong in the lines.
     let first = upstreams.iter().try_for_each(|token| reader.upstream(token));
     let rest = each_line(cx, lines, |cx, node| reader.line(cx, node));
-    match (first, rest) {
-        (Ok(()), Ok(())) => {}
-        (Err(d), Ok(())) | (Ok(()), Err(d)) => return Err(d),
-        (Err(d), Err(more)) => {
-            cx.file.diagnostics.push(*more);
-            return Err(d);
-        }
+    let schemes = reader.schemes_agree();
+    let mut wrong = [first, rest, schemes].into_iter().filter_map(Result::err);
+    if let Some(first) = wrong.next() {
+        cx.file.diagnostics.extend(wrong.map(|d| *d));
+        return Err(first);
     }
     reader.finish(cx)
 }
@@ -85,7 +84,15 @@ impl<'n> Reader<'n> {
         }
         let config = &mut self.config;
         match node.name() {
-            "to" => cx.values(node)?.iter().try_for_each(|token| self.upstream(token))?,
+            "to" => {
+                let own = parse_to::settings(cx, node)?;
+                let before = config.upstreams.len();
+                node.args.iter().try_for_each(|token| self.upstream(token))?;
+                if let Some(own) = own {
+                    self.own_settings = true;
+                    self.config.upstreams.iter_mut().skip(before).for_each(|upstream| own.give(upstream));
+                }
+            }
             "dynamic" => {
                 if config.dynamic_upstreams.is_some() {
                     return Err(cx.duplicate(node));
@@ -180,58 +187,67 @@ impl<'n> Reader<'n> {
                 .help(why),
             )
         })?;
-        if !self.scheme.is_empty() && parsed.scheme != self.scheme {
-            let mut d =
-                Diagnostic::error("mixed-upstream-schemes", "all upstreams of one reverse_proxy share one scheme")
-                    .at(
-                        token.span,
-                        if parsed.scheme.is_empty() { "no scheme".into() } else { format!("`{}://`", parsed.scheme) },
-                    )
-                    .help("give all of them the same scheme, or use two reverse_proxy lines");
-            if let Some(span) = self.scheme_at {
-                d = d.also(span, format!("`{}://` here", self.scheme));
-            }
-            return Err(Box::new(d));
+        for dial in parsed.dials {
+            self.schemes.push((parsed.scheme.clone(), token.span));
+            self.config.upstreams.push(Upstream { dial, ..Upstream::default() });
         }
-        self.scheme = parsed.scheme;
-        self.scheme_at = Some(token.span);
-        self.config.upstreams.extend(parsed.dials.into_iter().map(|dial| Upstream { dial, max_requests: 0 }));
         Ok(())
     }
 
-    /// Settles the transport by the scheme and reads the response routes.
+    /// Without settings of their own, upstreams share one scheme, as in Caddy.
+    fn schemes_agree(&self) -> Parsed<()> {
+        let mut said: Option<&(String, Span)> = None;
+        for one in &self.schemes {
+            let (scheme, span) = one;
+            match said {
+                Some((common, at)) if scheme != common && !self.own_settings => {
+                    return Err(Box::new(mixed_schemes((scheme, *span), (common, *at))));
+                }
+                _ => said = Some(one).filter(|_| !scheme.is_empty()).or(said),
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles the transport by the schemes and reads the response routes.
     fn finish(mut self, cx: &mut DirectiveCx<'_, '_>) -> Parsed<Config> {
-        if matches!(self.scheme.as_str(), "https" | "h2c")
-            && self.transport.is_none()
-            && self.config.transport.is_none()
-        {
+        if self.own_settings {
+            parse_to::check(cx, &self.config)?;
+            self.config.load_balancing.get_or_insert_default().retry_exclude_failed.get_or_insert(true);
+        }
+        let any = |scheme: &str| self.schemes.iter().any(|(said, _)| said == scheme);
+        let (https, h2c, http) = (any("https"), any("h2c"), any("http"));
+        let mixed = self.schemes.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a != b)) && self.own_settings;
+        if (https || h2c) && self.transport.is_none() && self.config.transport.is_none() {
             self.transport = Some(Transport::Http(Box::default()));
         }
-        let here = self.scheme_at.unwrap_or(cx.node.name.span);
+        let here = self.schemes.last().map_or(cx.node.name.span, |(_, span)| *span);
+        let contradiction = |what: &str| Err(cx.err(here, "contradicting-options", what));
         match self.transport {
-            Some(Transport::Http(mut http)) => {
-                match self.scheme.as_str() {
-                    "https" => {
-                        http.tls.get_or_insert_default();
+            Some(Transport::Http(mut transport)) => {
+                if http && !https && transport.tls.is_some() {
+                    return contradiction("the upstream is `http://` but its transport has TLS options");
+                }
+                if mixed {
+                    // An upstream without a scheme is what it would be alone.
+                    let unsaid = if transport.tls.is_some() { "https" } else { "http" };
+                    for (upstream, (scheme, _)) in self.config.upstreams.iter_mut().zip(&self.schemes) {
+                        upstream.scheme = if scheme.is_empty() { unsaid.to_owned() } else { scheme.clone() };
                     }
-                    "http" if http.tls.is_some() => {
-                        return Err(cx.err(
-                            here,
-                            "contradicting-options",
-                            "the upstream is `http://` but its transport has TLS options",
-                        ));
-                    }
-                    "h2c" => http.versions = vec!["h2c".into(), "2".into()],
-                    _ => {}
+                }
+                if https {
+                    transport.tls.get_or_insert_default();
+                } else if h2c && !mixed {
+                    transport.versions = vec!["h2c".into(), "2".into()];
                 }
                 // The default transport is left out, as Caddy leaves it out.
-                if *http != HttpTransport::default() {
-                    self.config.transport = Some(protocol("http", &*http));
+                if *transport != HttpTransport::default() {
+                    self.config.transport = Some(protocol("http", &*transport));
                 }
             }
             Some(Transport::Fastcgi(fastcgi)) => {
-                if self.scheme == "https" {
-                    return Err(cx.err(here, "contradicting-options", "the fastcgi transport has no TLS"));
+                if https {
+                    return contradiction("the fastcgi transport has no TLS");
                 }
                 self.config.transport = Some(protocol("fastcgi", &fastcgi));
             }
@@ -240,6 +256,14 @@ impl<'n> Reader<'n> {
         self.responses.finish(cx, &mut self.config.handle_response)?;
         Ok(self.config)
     }
+}
+
+fn mixed_schemes((scheme, span): (&str, Span), (common, at): (&str, Span)) -> Diagnostic {
+    let said = if scheme.is_empty() { "no scheme".to_owned() } else { format!("`{scheme}://`") };
+    Diagnostic::error("mixed-upstream-schemes", "all upstreams of one reverse_proxy share one scheme")
+        .at(span, said)
+        .help("give all of them the same scheme, use two reverse_proxy lines, or give upstreams settings of their own: `to URL { … }`")
+        .also(at, format!("`{common}://` here"))
 }
 
 /// `{"protocol": NAME, …}`.
@@ -259,7 +283,7 @@ fn nested_matcher_set(cx: &mut DirectiveCx<'_, '_>, node: &Node) -> Parsed<types
     }
 }
 
-fn header_op(cx: &mut DirectiveCx<'_, '_>, ops: &mut HeaderOps, node: &Node) -> Parsed<()> {
+pub(super) fn header_op(cx: &mut DirectiveCx<'_, '_>, ops: &mut HeaderOps, node: &Node) -> Parsed<()> {
     let (field, value, replacement) = match node.args.as_slice() {
         [field] => (field, None, None),
         [field, value] => (field, Some(value), None),
@@ -274,7 +298,7 @@ fn header_op(cx: &mut DirectiveCx<'_, '_>, ops: &mut HeaderOps, node: &Node) -> 
 }
 
 /// Lines that only repeat what the proxy does by itself.
-fn warn_unneeded_header(cx: &mut DirectiveCx<'_, '_>, node: &Node) {
+pub(super) fn warn_unneeded_header(cx: &mut DirectiveCx<'_, '_>, node: &Node) {
     let [field, value] = node.args.as_slice() else { return };
     let repeats = match field.text().to_ascii_lowercase().as_str() {
         "host" => matches!(value.text(), "{hostport}" | "{http.request.hostport}"),

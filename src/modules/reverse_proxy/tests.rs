@@ -57,6 +57,17 @@ fn what_is_wrong_is_refused_with_its_place() {
             "invalid-value",
             "/load_balancing/selection_policy/choose",
         ),
+        (
+            json!({ "upstreams": [{ "dial": "a:1", "weight": 2 }], "load_balancing": { "selection_policy": { "policy": "first" } } }),
+            "contradicting-options",
+            "/upstreams/0/weight",
+        ),
+        (json!({ "upstreams": [{ "dial": "a:1", "scheme": "ftp" }] }), "invalid-value", "/upstreams/0/scheme"),
+        (
+            json!({ "upstreams": [{ "dial": "a:1", "headers": { "request": { "set": { "a b": ["x"] } } } }] }),
+            "invalid-header-field",
+            "/upstreams/0/headers/request",
+        ),
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
         (
             json!({ "transport": { "protocol": "http", "tls": { "client_certificate_file": "/nowhere/c.pem" } } }),

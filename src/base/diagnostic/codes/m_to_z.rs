@@ -34,8 +34,8 @@ pub const CODES: &[Code] = &[
     (
         "mixed-upstream-schemes",
         "the upstreams of one proxy have different schemes",
-        "All upstreams of one `reverse_proxy` share one transport, so all are HTTP or all are HTTPS. Use two \
-         directives with matchers.",
+        "All upstreams of one `reverse_proxy` share one transport, so all are HTTP or all are HTTPS, as in Caddy. \
+         Use two directives with matchers, or give upstreams settings of their own (`to URL { … }`): then each has its scheme.",
     ),
     (
         "named-route-cut-short",
