@@ -38,6 +38,15 @@ def sse_origin(binary, d, port):
     return Process([binary, "run", "--config", path, "--no-watch", "--workers", "1", "--control", d + "/sse.sock"], LOAD_CORE, d)
 
 
+def mixed_origin(binary, d, port):
+    """The same beside an answer of 1 KiB to everything else."""
+    api = {"match": [{"path": ["/v1/chat/completions"]}], "handle": [{"handler": "sample_llm", "delay": 50_000_000}]}
+    rest = {"handle": [{"handler": "static_response", "body": "x" * 1024}]}
+    config = {"admin": {"disabled": True}, "apps": {"http": {"servers": {"s": {"listen": [f"127.0.0.1:{port}"], "routes": [api, rest]}}}}}
+    path = write(d, "mixed.json", json.dumps(config))
+    return Process([binary, "run", "--config", path, "--no-watch", "--workers", "1", "--control", d + "/mixed.sock"], LOAD_CORE, d)
+
+
 class Sink:
     """An origin that reads bodies of any size and answers 200: one thread, a connection at a time."""
 
@@ -91,6 +100,90 @@ def h2load(port, seconds, h1=False, connections=64):
     if not told or int(told.group(3)) or int(told.group(4)):
         raise RuntimeError(out)
     return int(told.group(2))
+
+
+class Steady:
+    """Requests at a steady rate over kept connections, and streams that are opened anew when they end, on one thread.
+    Counts what a client notices: requests that failed, streams that were cut, connections that were closed."""
+
+    POST = b"POST /v1/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\r\n" + b"y" * 1024
+
+    def __init__(self, port, rate, connections, streams):
+        self.port, self.rate, self.connections, self.streams = port, rate, connections, streams
+        self.answered = self.failed = self.cut = self.closed = 0
+
+    def run(self, seconds):
+        self.selector, self.idle = selectors.DefaultSelector(), []
+        for _ in range(self.connections):
+            self.idle.append(self.opened("post"))
+        for _ in range(self.streams):
+            self.stream()
+        began, sent = time.monotonic(), 0
+        while (elapsed := time.monotonic() - began) < seconds:
+            while sent < elapsed * self.rate and self.idle:
+                s = self.idle.pop(0)
+                self.selector.get_key(s).data.update(busy=True, got=b"")
+                self.send(s, self.POST)
+                sent += 1
+            for key, _ in self.selector.select(0.002):
+                self.read(key.fileobj, key.data)
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()
+
+    def opened(self, kind):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        s.setblocking(False)
+        self.selector.register(s, selectors.EVENT_READ, {"kind": kind, "busy": False, "got": b""})
+        return s
+
+    def stream(self, s=None):
+        s = s or self.opened("stream")
+        self.selector.get_key(s).data.update(busy=True, got=b"")
+        self.send(s, sse_request())
+
+    def send(self, s, request):
+        try:
+            s.send(request)
+        except OSError:
+            pass  # the read says what became of it
+
+    def read(self, s, state):
+        try:
+            data = s.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.gone(s, state)
+            return
+        state["got"] = (state["got"] + data)[-4096:]
+        if state["kind"] == "stream":
+            if state["got"].endswith(b"\r\n0\r\n\r\n"):
+                state["busy"] = False
+                self.stream(s)
+            return
+        head, _, body = state["got"].partition(b"\r\n\r\n")
+        if len(body) == 1024:
+            state["busy"] = False
+            self.answered += 1
+            self.failed += not head.startswith(b"HTTP/1.1 200 ")
+            self.idle.append(s)
+
+    def gone(self, s, state):
+        self.selector.unregister(s)
+        s.close()
+        self.closed += 1
+        if state["kind"] == "stream":
+            begun = state["busy"] and bool(state["got"])
+            self.cut += begun
+            self.failed += state["busy"] and not begun
+            self.stream()
+            return
+        self.failed += state["busy"]
+        if s in self.idle:
+            self.idle.remove(s)
+        self.idle.append(self.opened("post"))
 
 
 def sse_request():

@@ -1,7 +1,7 @@
 """The proxies, each in front of one origin, each with its access log on and its other settings as an LLM site needs them."""
-import os, shutil, socket, threading
+import os, shutil, signal, socket, subprocess, threading
 
-from measure import PROXY_CORE, ROOT, Process, write
+from measure import LOAD_CORE, PROXY_CORE, ROOT, Process, on_core, write
 
 
 def llmproxy(binary, d, port, origin, tls=None):
@@ -61,7 +61,7 @@ def syslog_sink():
 SYSLOG = None
 
 
-def haproxy(binary, d, port, origin, tls=None):
+def haproxy(binary, d, port, origin, tls=None, master=False):
     global SYSLOG
     SYSLOG = SYSLOG or syslog_sink()
     bind, tune = f"bind 127.0.0.1:{port}", ""
@@ -89,17 +89,17 @@ backend b
   option forwardfor
   server s 127.0.0.1:{origin}
 """)
-    return Process([binary, "-f", config, "-db"], PROXY_CORE, d)
+    return Process([binary, "-f", config, "-db"] + (["-W"] if master else []), PROXY_CORE, d)
 
 
-def caddy(binary, d, port, origin, tls=None):
+def caddy(binary, d, port, origin, tls=None, admin="off"):
     site = f"https://bench.test:{port}" if tls else f"http://127.0.0.1:{port}"
     tls_lines = ""
     if tls:
         group = f" {{\n\t\tcurves {tls.group.lower()}\n\t}}" if tls.group else ""
         tls_lines = f"\ttls {tls.cert} {tls.key}{group}\n"
     config = write(d, "Caddyfile", f"""{{
-	admin off
+	admin {admin}
 	auto_https off
 	persist_config off
 }}
@@ -116,6 +116,23 @@ def caddy(binary, d, port, origin, tls=None):
 """)
     return Process([binary, "run", "--config", config, "--adapter", "caddyfile"], PROXY_CORE, d,
                    {"GOMAXPROCS": "1", "XDG_DATA_HOME": d, "XDG_CONFIG_HOME": d})
+
+
+def reloadable(name, start, program, d, port, origin):
+    """The proxy, started so that it can be reloaded, and what makes it load its file anew."""
+    if name == "llmproxy":
+        process = start(program, d, port, origin)
+        return process, lambda: done([program, "reload", "--force", "--config", f"{d}/Proxyfile", "--control", f"{d}/control.sock"])
+    if name == "caddy":
+        admin = f"unix/{d}/admin.sock"
+        process = start(program, d, port, origin, admin=admin)
+        return process, lambda: done([program, "reload", "--force", "--config", f"{d}/Caddyfile", "--adapter", "caddyfile", "--address", admin])
+    process = start(program, d, port, origin, **({"master": True} if name == "haproxy" else {}))
+    return process, lambda: os.kill(process.pid, signal.SIGUSR2 if name == "haproxy" else signal.SIGHUP)
+
+
+def done(argv):
+    subprocess.run(on_core(LOAD_CORE) + argv, check=True, capture_output=True, timeout=20)
 
 
 class Tls:

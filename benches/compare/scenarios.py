@@ -270,6 +270,49 @@ def bodies(b, count=5):
         show(f"memory grown by {count} bodies of 100 MiB, {way} (PSS)", "MiB", column(1))
 
 
+def reload(b, times=20):
+    def figure(name, start, program, d):
+        oport, port = free_port(), free_port()
+        os.makedirs(os.path.join(d, "origin"))
+        upstream = load.mixed_origin(b.binary, os.path.join(d, "origin"), oport)
+        try:
+            wait_port(oport, upstream)
+            process, again = peers.reloadable(name, start, program, d, port, oport)
+            with process:
+                wait_port(port, process)
+                steady, problems = load.Steady(port, rate=1000, connections=50, streams=50), []
+
+                def reloads():
+                    time.sleep(0.5)
+                    try:
+                        for _ in range(times):
+                            again()
+                            time.sleep(0.3)
+                    except (OSError, subprocess.SubprocessError) as error:
+                        problems.append(error)
+                thread = threading.Thread(target=reloads)
+                thread.start()
+                steady.run(0.5 + times * 0.35)
+                thread.join()
+                if problems:
+                    raise RuntimeError(f"{name} was not reloaded: {problems[0]}")
+                return steady
+        finally:
+            upstream.stop()
+
+    rounds = []
+    for _ in range(min(b.rounds, 3)):
+        counted = {}
+        for name, (start, program) in peers.found(b.binary).items():
+            with b.folder() as d:
+                counted[name] = figure(name, start, program, d)
+        rounds.append(counted)
+    for title, field in [("requests that failed", "failed"), ("streams cut", "cut"), ("connections closed", "closed")]:
+        show(f"{times} reloads under 1,000 POST/s and 50 streams: {title}", "of them",
+             [{name: float(getattr(s, field)) for name, s in r.items()} for r in rounds], {"absolute": 0})
+    print("  answered: " + ", ".join(f"{name} {s.answered}" for name, s in rounds[-1].items()))
+
+
 def many_sites(n, port):
     lines = ["{", "\tadmin off", "\tauto_https off", "}"]
     for i in range(n):
@@ -308,4 +351,4 @@ def sites(b):
     show("CPU per request with 1,000 sites against one", "µs", rounds, {"one site": 1.1})
 
 
-ALL = {f.__name__: f for f in [get, post, sse, latency, memory, startup, tls, churn, bodies, validate, sites]}
+ALL = {f.__name__: f for f in [get, post, sse, latency, memory, startup, tls, churn, bodies, reload, validate, sites]}
