@@ -58,8 +58,6 @@ pub struct ConnState {
     /// HTTP/2: bytes of large request heads that are held.
     large_heads: AtomicUsize,
     fd: AtomicI32,
-    /// Set when a request's framing could be read in two ways; no further request of it is served.
-    bad_framing: AtomicU8,
     /// Told to close at once.
     pub kill: Notify,
     /// Told to announce the end, finish what is open and close (HTTP/2).
@@ -73,7 +71,6 @@ impl ConnState {
             since: AtomicU32::new(tick),
             active: AtomicU32::new(0),
             fd: AtomicI32::new(fd),
-            bad_framing: AtomicU8::new(0),
             block_since: AtomicU32::new(NONE),
             last_io: AtomicU32::new(tick),
             announces: AtomicBool::new(false),
@@ -180,14 +177,6 @@ impl ConnState {
     /// The socket is about to be closed: its descriptor may be reused by another.
     pub fn socket_closed(&self) {
         self.fd.store(-1, Ordering::Relaxed);
-    }
-
-    pub fn flag_bad_framing(&self) {
-        self.bad_framing.store(1, Ordering::Relaxed);
-    }
-
-    pub fn has_bad_framing(&self) -> bool {
-        self.bad_framing.load(Ordering::Relaxed) != 0
     }
 }
 

@@ -1,20 +1,18 @@
-//! One downstream connection from accept to close: TLS, protocol, hyper.
+//! One downstream connection from accept to close: TLS, protocol, then `h1` or `h2`.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::conn_state::ConnState;
+use super::h1;
 use super::h2;
 use super::handshake;
-use super::request;
 use super::socket::{Plain, Socket, Transport};
 use super::worker::{Live, Worker};
 use super::wrappers;
@@ -22,7 +20,7 @@ use crate::compile::address::ListenAddr;
 use crate::compile::runtime::Protocols;
 use crate::http::exchange::{Conn, Peer};
 
-/// Most header fields in a request. Go has no such limit; hyper parses as many on the stack and wants memory for more.
+/// Most header fields in a request. Go has no such limit.
 pub const MAX_HEADERS: usize = 100;
 /// What an HTTP/2 client says first (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -87,39 +85,14 @@ async fn open(
     };
     let (peer, local) = ends;
     let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
-    let io = TokioIo::new(Socket::new(transport, Arc::clone(&state), protocols.h2, prefix));
+    let socket = Socket::new(transport, Arc::clone(&state), protocols.h2, prefix);
     // Known from the handshake on: when another configuration comes before the first request, that is noticed.
     let server = RefCell::new(Some((live, spec.server)));
     let cx = Rc::new(ConnCx { worker, facts, state, listener, server });
     if protocols.h2 {
-        h2::serve(cx, io, drain, max_head).await;
+        h2::serve(cx, TokioIo::new(socket), drain, max_head).await;
     } else {
-        serve_h1(cx, io, drain, max_head).await;
-    }
-}
-
-async fn serve_h1(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
-    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
-    let connection = http1::Builder::new().max_header_size(max_head).serve_connection(io, service).with_upgrades();
-    until_drained(std::pin::pin!(connection), http1::UpgradeableConnection::graceful_shutdown, drain).await;
-}
-
-/// Polls a connection to its end; once it should drain, `finish` tells it to answer what is open and close.
-async fn until_drained<C: Future<Output = hyper::Result<()>>>(
-    mut connection: Pin<&mut C>,
-    finish: fn(Pin<&mut C>),
-    drain: &mut watch::Receiver<bool>,
-) {
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = draining(drain) => None,
-    };
-    match ended {
-        Some(ended) => note(ended),
-        None => {
-            finish(connection.as_mut());
-            note(connection.await);
-        }
+        h1::serve(cx, socket, drain, max_head).await;
     }
 }
 

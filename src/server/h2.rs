@@ -13,17 +13,26 @@
 //! | not read, or open tiny windows | [`UNSENT`] for each stream is kept; the upstream is read no further |
 //! | stay without a request | the server's `idle` timeout, then GOAWAY |
 
+use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
 use super::connection::{ConnCx, draining, note};
-use super::request;
+use super::request::{self, Incoming};
+use super::response_body::ResponseBody;
 use super::socket::Socket;
 use super::worker::{TICK, current_tick};
+use crate::base::body::Body;
+use crate::base::error::{Kind, ProxyError, Retry};
 
 /// Requests at a time on one connection.
 const STREAMS: u32 = 250;
@@ -48,7 +57,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
     let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
     let state = std::sync::Arc::clone(&cx.state);
-    let service = hyper::service::service_fn(move |req| request::serve(Rc::clone(&cx), req));
+    let service = hyper::service::service_fn(move |request| answer(Rc::clone(&cx), request));
     let connection = http2::Builder::new(LocalExec)
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESET_BEFORE_BEGIN)
@@ -80,6 +89,58 @@ pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Recei
                 }
             }
         }
+    }
+}
+
+async fn answer(
+    cx: Rc<ConnCx>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<ResponseBody>, request::Aborted> {
+    let (head, incoming) = request.into_parts();
+    let bytes_read: Rc<Cell<u64>> = Rc::default();
+    let body = if incoming.is_end_stream() {
+        Body::Empty
+    } else {
+        Body::stream(RequestBody { incoming, read: Rc::clone(&bytes_read) })
+    };
+    request::serve(cx, Incoming { head, body, bytes_read, upgrade: None }).await
+}
+
+/// A request's body, counted.
+struct RequestBody {
+    incoming: hyper::body::Incoming,
+    read: Rc<Cell<u64>>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if polled.is_none() && !self.incoming.is_end_stream() {
+            // RST_STREAM with NO_ERROR: hyper takes it for the end. An upstream must not take half a body for a whole.
+            let error = ProxyError::new(Kind::ClientGone, Retry::No, "the request was reset before its body ended");
+            return Poll::Ready(Some(Err(error)));
+        }
+        Poll::Ready(polled.map(|frame| match frame {
+            Ok(frame) => {
+                self.read.set(self.read.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+                Ok(frame)
+            }
+            Err(error) => {
+                let kind = if error.is_parse() || error.is_user() { Kind::ClientBody } else { Kind::ClientGone };
+                Err(ProxyError::new(kind, Retry::No, error.to_string()))
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }
 

@@ -1,11 +1,9 @@
-//! What RFC 9113 asks of requests and responses and the library leaves to us. A malformed request is answered with 400
+//! What RFC 9113 asks of requests and the library leaves to us. A malformed request is answered with 400
 //! (section 8.1.1) and goes no further.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::connection::MAX_HEADERS;
-use crate::base::body::Body;
 
 /// Checks a request's head, and brings it into the form that HTTP/1 upstreams and matchers know.
 pub fn receive(head: &mut http::request::Parts) -> Result<(), StatusCode> {
@@ -25,20 +23,6 @@ pub fn head_size(head: &http::request::Parts) -> usize {
     let target = head.uri.authority().map_or(0, |a| a.as_str().len())
         + head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     head.headers.iter().fold(target, |sum, (name, value)| sum + name.as_str().len() + value.len() + OF_A_FIELD)
-}
-
-/// What a response carries of its body: nothing in answer to HEAD, nor with a status that has none (RFC 9110 section
-/// 6.4.1). hyper would send all there is.
-pub fn send(method: &Method, head: &mut http::response::Parts, body: Body) -> Body {
-    let bodiless = head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
-    if bodiless || method != Method::HEAD {
-        return if bodiless { Body::Empty } else { body };
-    }
-    // The length that GET would have told; of an empty body it may be anybody's.
-    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-    }
-    Body::Empty
 }
 
 /// White space around a value is not part of it, and must not come (section 8.2.1): over HTTP/1 it would vanish, so two
@@ -69,7 +53,7 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), StatusCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{Request, Response};
+    use http::Request;
 
     fn received(request: http::request::Builder) -> Result<HeaderMap, StatusCode> {
         let mut head = request.body(()).unwrap().into_parts().0;
@@ -110,16 +94,5 @@ mod tests {
             request = request.header(format!("x-{i}"), "1");
         }
         assert_eq!(received(request).err(), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-    }
-
-    #[test]
-    fn an_answer_to_head_tells_the_length_alone() {
-        let head = |status: u16| Response::builder().status(status).body(()).unwrap().into_parts().0;
-        let mut ok = head(200);
-        assert!(send(&Method::HEAD, &mut ok, Body::from("hello")).is_empty());
-        assert_eq!(ok.headers["content-length"], "5");
-        assert!(!send(&Method::GET, &mut head(200), Body::from("hello")).is_empty());
-        let mut none = head(204);
-        assert!(send(&Method::GET, &mut none, Body::from("hello")).is_empty() && none.headers.is_empty());
     }
 }

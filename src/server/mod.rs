@@ -1,8 +1,8 @@
 //! Room 8: the running program. Owns: listening sockets, worker threads, connections, the swap of runtimes, shutdown.
-//! Only here (and in the client room) are hyper's types seen.
+//! Only here (and in the client room) are the types of hyper seen, which speaks HTTP/2 for us.
 //!
 //! ```text
-//! Listeners ─fd─▶ worker (one per core): accept ─▶ [TLS] ─▶ hyper ─▶ request::serve ─▶ walker ─▶ response body
+//! Listeners ─fd─▶ worker (one per core): accept ─▶ [TLS] ─▶ h1 or h2 ─▶ request::serve ─▶ walker ─▶ response body
 //! Server::swap(runtime): bind new sockets ─▶ message to every worker ─▶ all have acknowledged ─▶ done
 //! ```
 
@@ -11,7 +11,7 @@ mod awaited_certificate;
 mod conn_state;
 mod connection;
 pub mod control;
-pub mod framing;
+pub mod h1;
 mod h2;
 pub mod h2_frames;
 mod h2_message;

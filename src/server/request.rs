@@ -1,33 +1,25 @@
 //! One request: its head is checked, becomes an exchange, walks the route tree, and its outcome becomes a response.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 
 use super::access_log::Pending;
 use super::conn_state::ConnState;
 use super::connection::ConnCx;
 use super::h2_message;
-use super::response_body::{End, OnEnd, ResponseBody};
-use super::upgrade::Upgrade;
+use super::response_body::{self, End, OnEnd, ResponseBody};
 use super::worker::{Live, current_tick};
 use crate::base::body::Body;
-use crate::base::error::{Kind, ProxyError, Retry};
-use crate::http::exchange::{Conn, Exchange, Peer};
+use crate::http::exchange::{Conn, Exchange, Peer, PendingUpgrade};
 use crate::http::walker::{self, Outcome};
 use crate::tls::acme::Board;
 
-/// Why hyper should drop the connection (or reset the HTTP/2 stream) without an answer.
+/// The connection is closed (over HTTP/2: the stream reset) without an answer.
 #[derive(Debug)]
 pub struct Aborted;
 
@@ -39,22 +31,22 @@ impl fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
-impl From<Infallible> for Aborted {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
+/// A request as its connection read it.
+pub struct Incoming {
+    pub head: http::request::Parts,
+    pub body: Body,
+    /// Counts what is read of the body.
+    pub bytes_read: Rc<Cell<u64>>,
+    /// There when the client asks for another protocol.
+    pub upgrade: Option<Box<dyn PendingUpgrade>>,
 }
 
 /// Answers one request.
-pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Aborted> {
+pub async fn serve(cx: Rc<ConnCx>, incoming: Incoming) -> Result<Response<ResponseBody>, Aborted> {
     let started = Instant::now();
     let mut active = Active::new(&cx.state);
-    let (mut head, incoming) = request.into_parts();
-    let http2 = head.version == Version::HTTP_2;
-    if cx.state.has_bad_framing() {
-        return Ok(refuse(StatusCode::BAD_REQUEST));
-    }
-    if http2 && !active.hold(&head) {
+    let Incoming { mut head, body, bytes_read, upgrade } = incoming;
+    if head.version == Version::HTTP_2 && !active.hold(&head) {
         return Ok(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
     if let Err(status) = normalise(&mut head) {
@@ -86,20 +78,10 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
     }
 
-    // hyper knows by itself what a response over HTTP/1 may carry.
-    let method = http2.then(|| head.method.clone());
-    let upgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let bytes_read: Rc<Cell<u64>> = Rc::default();
-    let body = if incoming.is_end_stream() {
-        Body::Empty
-    } else {
-        Body::stream(RequestBody { incoming, read: Rc::clone(&bytes_read), http2 })
-    };
+    let head_only = head.method == Method::HEAD;
     let mut ex = Exchange::new(head, body, Rc::clone(&cx.facts), Rc::clone(facts), started);
     ex.bytes_read = bytes_read;
-    if let Some(on_upgrade) = upgrade.filter(|_| ex.headers.contains_key(header::UPGRADE)) {
-        ex.upgrade = Some(Box::new(Upgrade { on_upgrade, state: Arc::clone(&cx.state) }));
-    }
+    ex.upgrade = upgrade;
 
     let mut pending = Pending::new(&live, index, ex);
     let Some(ex) = pending.exchange() else { return Err(Aborted) };
@@ -116,16 +98,11 @@ pub async fn serve(cx: Rc<ConnCx>, request: Request<Incoming>) -> Result<Respons
         on_end.ended(End::ClientGone, 0);
         return Err(Aborted);
     }
-    let (mut head, mut body) = response.into_parts();
-    if let Some(method) = method {
-        body = h2_message::send(&method, &mut head, body);
-    }
+    let (mut head, body) = response.into_parts();
+    let body = response_body::fitting(head_only, &mut head, body);
     if head.status == StatusCode::NOT_MODIFIED {
         // What it would describe is not sent (RFC 9110 §15.4.5); Go's server removes it too.
         head.headers.remove(header::CONTENT_TYPE);
-    }
-    if cx.state.has_bad_framing() {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(Response::from_parts(head, ResponseBody::new(body, Some(on_end))))
 }
@@ -295,48 +272,10 @@ fn refuse(status: StatusCode) -> Response<ResponseBody> {
     response
 }
 
-/// The request body as it comes from the client, counted.
-struct RequestBody {
-    incoming: Incoming,
-    read: Rc<Cell<u64>>,
-    http2: bool,
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = ProxyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let polled = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if polled.is_none() && self.http2 && !self.incoming.is_end_stream() {
-            // RST_STREAM with NO_ERROR: hyper takes it for the end. An upstream must not take half a body for a whole.
-            let error = ProxyError::new(Kind::ClientGone, Retry::No, "the request was reset before its body ended");
-            return Poll::Ready(Some(Err(error)));
-        }
-        Poll::Ready(polled.map(|frame| match frame {
-            Ok(frame) => {
-                self.read.set(self.read.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
-                Ok(frame)
-            }
-            Err(error) => {
-                let kind = if error.is_parse() || error.is_user() { Kind::ClientBody } else { Kind::ClientGone };
-                Err(ProxyError::new(kind, Retry::No, error.to_string()))
-            }
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Request;
 
     fn head(request: http::request::Builder) -> http::request::Parts {
         request.body(()).unwrap().into_parts().0

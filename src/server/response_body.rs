@@ -1,9 +1,11 @@
-//! The response body as hyper polls it: counts bytes and says exactly once how it ended.
+//! A response's body and who is told how it ended. Over HTTP/2 hyper polls it: counts bytes and says exactly once how
+//! it ended; over HTTP/1 the connection takes it apart and does so itself.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::base::body::Body;
@@ -24,6 +26,20 @@ pub trait OnEnd {
     fn ended(self: Box<Self>, end: End, bytes: u64);
 }
 
+/// What a response carries of its body: nothing in answer to HEAD, nor with a status that has none (RFC 9110 section
+/// 6.4.1).
+pub fn fitting(head_only: bool, head: &mut http::response::Parts, body: Body) -> Body {
+    let bodiless = head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED;
+    if bodiless || !head_only {
+        return if bodiless { Body::Empty } else { body };
+    }
+    // The length that GET would have told; of an empty body it may be anybody's.
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    Body::Empty
+}
+
 pub struct ResponseBody {
     inner: Body,
     bytes: u64,
@@ -34,6 +50,11 @@ pub struct ResponseBody {
 impl ResponseBody {
     pub fn new(inner: Body, on_end: Option<Box<dyn OnEnd>>) -> Self {
         Self { inner, bytes: 0, end: None, on_end }
+    }
+
+    /// The body alone, and whom to tell.
+    pub fn into_parts(mut self) -> (Body, Option<Box<dyn OnEnd>>) {
+        (self.inner.take(), self.on_end.take())
     }
 }
 
@@ -67,5 +88,22 @@ impl Drop for ResponseBody {
             let end = self.end.unwrap_or(if self.inner.is_end_stream() { End::Complete } else { End::ClientGone });
             on_end.ended(end, self.bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Response;
+
+    #[test]
+    fn an_answer_to_head_tells_the_length_alone() {
+        let head = |status: u16| Response::builder().status(status).body(()).unwrap().into_parts().0;
+        let mut ok = head(200);
+        assert!(fitting(true, &mut ok, Body::from("hello")).is_empty());
+        assert_eq!(ok.headers["content-length"], "5");
+        assert!(!fitting(false, &mut head(200), Body::from("hello")).is_empty());
+        let mut none = head(204);
+        assert!(fitting(false, &mut none, Body::from("hello")).is_empty() && none.headers.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The downstream socket under hyper: plain TCP, unix or TLS, with activity noted and request framing watched.
+//! The downstream socket under HTTP: plain TCP, unix or TLS, with activity noted and the frames of HTTP/2 watched.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::conn_state::{ConnState, Phase};
-use super::framing::{FramingWatch, Verdict};
 use super::h2_frames::{self, FrameWatch};
 use super::worker::current_tick;
 use crate::http::exchange::Peer;
@@ -113,12 +112,11 @@ impl AsyncWrite for Plain {
     }
 }
 
-/// What looks at the bytes that come in, before hyper does.
+/// What looks at the bytes that come in.
 enum Watch {
-    Http1(FramingWatch),
+    /// Who reads them says what they are; here only that some came.
+    Http1,
     Http2(FrameWatch),
-    /// The bytes of a tunnel.
-    Nothing,
 }
 
 /// [`Transport`] with its [`ConnState`] kept up to date.
@@ -137,7 +135,7 @@ impl Socket {
             state.speaks_h2();
             Watch::Http2(FrameWatch::new(current_tick()))
         } else {
-            Watch::Http1(FramingWatch::default())
+            Watch::Http1
         };
         Self { transport, state, watch, prefix }
     }
@@ -149,23 +147,33 @@ impl Socket {
         }
         match watch {
             Watch::Http2(frames) => return seen_frames(state, frames, bytes),
-            Watch::Nothing => return Ok(()),
-            Watch::Http1(_) => {}
-        }
-        match state.phase() {
-            Phase::Opening | Phase::Idle => state.enter(Phase::Head, current_tick()),
-            Phase::Upgraded => {
-                *watch = Watch::Nothing;
-                return Ok(());
+            Watch::Http1 if matches!(state.phase(), Phase::Opening | Phase::Idle) => {
+                state.enter(Phase::Head, current_tick());
             }
-            Phase::Head | Phase::Serving => {}
-        }
-        if let Watch::Http1(framing) = watch
-            && framing.feed(bytes) == Verdict::Ambiguous
-        {
-            state.flag_bad_framing();
+            Watch::Http1 => {}
         }
         Ok(())
+    }
+
+    /// Gives back bytes that were read, to be read next.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.prefix.splice(0..0, bytes.iter().copied());
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Closing it resets the connection instead of ending it.
+    pub fn reset_on_close(&self) {
+        let plain = match &self.transport {
+            Transport::Plain(plain) => plain,
+            // A TLS stream that ends without its closing alert is a cut one by itself.
+            Transport::Tls(_) => return,
+        };
+        if let Io::Tcp(stream) = &plain.io {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
     }
 
     /// Passes on what a write came to.

@@ -3,27 +3,29 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use super::conn_state::{ConnState, Phase};
+use super::socket::Socket;
 use super::worker::current_tick;
 use crate::base::error::{Kind, ProxyError, Retry};
 use crate::http::exchange::{Duplex, PendingUpgrade};
 
 pub struct Upgrade {
-    pub on_upgrade: hyper::upgrade::OnUpgrade,
+    /// The connection, once the 101 answer has been written.
+    pub upgraded: oneshot::Receiver<Socket>,
     pub state: Arc<ConnState>,
 }
 
 impl PendingUpgrade for Upgrade {
     fn upgraded(self: Box<Self>) -> Pin<Box<dyn Future<Output = Result<Box<dyn Duplex>, ProxyError>>>> {
         Box::pin(async move {
-            let upgraded = self
-                .on_upgrade
+            let socket = self
+                .upgraded
                 .await
-                .map_err(|e| ProxyError::new(Kind::ClientGone, Retry::No, format!("upgrade failed: {e}")))?;
+                .map_err(|_| ProxyError::new(Kind::ClientGone, Retry::No, "the connection ended before the upgrade"))?;
             self.state.enter(Phase::Upgraded, current_tick());
-            Ok(Box::new(TokioIo::new(upgraded)) as Box<dyn Duplex>)
+            Ok(Box::new(socket) as Box<dyn Duplex>)
         })
     }
 }

@@ -32,6 +32,7 @@ mod golden_diagnostics;
 mod golden_ollama;
 mod gpt_reverse_proxy;
 mod hostile;
+mod http1;
 mod http2;
 mod install;
 mod jwt_auth;

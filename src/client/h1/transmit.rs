@@ -77,6 +77,12 @@ impl Transmit {
         self.buffer
     }
 
+    /// The buffer, once all of it is written.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        self.buffer.clear();
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Ready once all of it is written and flushed.
     pub fn poll<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
@@ -103,6 +109,16 @@ impl Transmit {
                 return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
+    }
+
+    /// Writes what is here already and asks the body for nothing more: for one that failed.
+    pub fn poll_buffered<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        self.body = None;
+        self.poll(stream, cx)
     }
 
     /// Asks the body for pieces until enough waits. Pending: the body has none at the moment.
