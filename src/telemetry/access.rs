@@ -1,6 +1,6 @@
 //! The access log of a server: which requests go to which loggers, and from there to which logs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::log::{Log, Logs};
@@ -14,8 +14,8 @@ const ERROR: &str = "http.log.error";
 pub struct AccessLogs {
     /// The server has an access log.
     enabled: bool,
-    /// By host, exact or with `*` labels, in lower case.
-    hosts: HashMap<Box<str>, Box<[Arc<Logger>]>>,
+    /// By host, exact or with `*` labels, in lower case and sorted: there are few, and each request asks.
+    hosts: Box<[(Box<str>, Box<[Arc<Logger>]>)]>,
     has_wildcards: bool,
     /// For hosts that have none of their own.
     default: Box<[Arc<Logger>]>,
@@ -23,6 +23,7 @@ pub struct AccessLogs {
     named: HashMap<Box<str>, Arc<Logger>>,
     skip_hosts: Vec<Box<str>>,
     skip_unmapped: bool,
+    plain: bool,
     logs: Logs,
 }
 
@@ -69,7 +70,7 @@ impl AccessLogs {
         let mut loggers: HashMap<&str, Arc<Logger>> = HashMap::new();
         let mut logger = |name| Arc::clone(loggers.entry(name).or_insert_with(|| Arc::new(Logger::new(name, logs))));
         let default = Box::from([logger(&given.default_logger)]);
-        let hosts: HashMap<_, _> = given
+        let hosts: BTreeMap<_, _> = given
             .hosts
             .iter()
             .map(|(host, names)| (host.to_ascii_lowercase().into(), names.iter().map(|n| logger(n)).collect()))
@@ -81,11 +82,12 @@ impl AccessLogs {
         Self {
             enabled: options.is_some(),
             has_wildcards: given.hosts.iter().any(|(host, _)| host.contains('*')),
-            hosts,
+            hosts: hosts.into_iter().collect(),
             default,
             named: loggers.into_iter().map(|(name, logger)| (name.into(), logger)).collect(),
             skip_hosts: given.skip_hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
             skip_unmapped: given.skip_unmapped,
+            plain: logs.0.iter().all(|log| log.encoder.is_plain()),
             logs: logs.clone(),
         }
     }
@@ -106,7 +108,7 @@ impl AccessLogs {
             return true;
         }
         let host = host.to_ascii_lowercase();
-        self.hosts.contains_key(host.as_str())
+        self.of_host(&host).is_some()
             || !self.skip_unmapped
                 && !self
                     .skip_hosts
@@ -127,13 +129,13 @@ impl AccessLogs {
         } else {
             host
         };
-        if let Some(found) = self.hosts.get(host) {
+        if let Some(found) = self.of_host(host) {
             return found;
         }
         if self.has_wildcards {
             let mut found = None;
             wildcards(host, |wildcard| {
-                found = self.hosts.get(wildcard);
+                found = self.of_host(wildcard);
                 found.map(|_| ())
             });
             if let Some(found) = found {
@@ -141,6 +143,17 @@ impl AccessLogs {
             }
         }
         &self.default
+    }
+
+    fn of_host(&self, host: &str) -> Option<&[Arc<Logger>]> {
+        let found = self.hosts.binary_search_by(|(known, _)| (**known).cmp(host)).ok()?;
+        self.hosts.get(found).map(|(_, loggers)| &**loggers)
+    }
+
+    /// Whether objects may be written before their lines are: whichever log takes an entry, it is JSON past no filter.
+    #[must_use]
+    pub fn are_plain(&self) -> bool {
+        self.plain
     }
 
     /// The logger of this name, which a request asked for.

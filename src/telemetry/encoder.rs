@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use super::filter::FieldFilters;
 use super::go_layout::Layout;
+use super::json::{write_escaped, write_float, write_number, write_text, write_unix_seconds};
 use super::level::Level;
-use super::line::{DurationFormat, Line, Value, write_escaped, write_float, write_number, write_text};
+use super::line::{DurationFormat, Line, Value};
 
 /// What every entry has.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +128,12 @@ impl Encoder {
         }
     }
 
+    /// Whether an object may be written before its line is: as JSON, past no filter.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.format == Format::Json && self.filters.is_empty()
+    }
+
     /// Appends one line.
     pub fn encode(&self, entry: &Entry<'_>, fields: impl FnOnce(&mut Line<'_>), out: &mut Vec<u8>) {
         match self.format {
@@ -208,7 +215,8 @@ impl Encoder {
         for field in &self.appended {
             let filters = self.filters.get(field.after_filters..).unwrap_or(&[]);
             let first = first && out.len() == start;
-            Line::new(out, filters, self.duration, spaced, first).field(&field.key, Value::Json(&field.json));
+            Line::new(out, filters, self.duration, spaced, first)
+                .field(&*field.key, Value::Json(field.json.as_bytes()));
         }
     }
 
@@ -223,7 +231,7 @@ impl Encoder {
     #[allow(clippy::cast_precision_loss)] // as zap does
     fn write_time(&self, unix_nanos: i64, quoted: bool, out: &mut Vec<u8>) {
         match &self.time {
-            TimeFormat::Seconds => write_float(unix_nanos as f64 / 1e9, out),
+            TimeFormat::Seconds => write_unix_seconds(unix_nanos, out),
             TimeFormat::Millis => write_float(unix_nanos as f64 / 1e6, out),
             TimeFormat::Nanos => write_number(u64::try_from(unix_nanos).unwrap_or(0), out),
             TimeFormat::Layout(layout) => {

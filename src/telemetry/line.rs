@@ -1,10 +1,10 @@
 //! Writes the fields of one entry as JSON, through the field filters, into a buffer.
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::time::Duration;
 
 use super::filter::{FieldFilters, Filter, filter_cookies};
+use super::json::{write_number, write_seconds, write_text};
 use crate::base::units::format_duration;
 
 /// How durations are shown.
@@ -29,7 +29,7 @@ pub enum Value<'v> {
     Duration(Duration),
     List(&'v [&'v [u8]]),
     /// Valid JSON.
-    Json(&'v str),
+    Json(&'v [u8]),
 }
 
 impl<'v> From<&'v str> for Value<'v> {
@@ -37,6 +37,28 @@ impl<'v> From<&'v str> for Value<'v> {
         Self::Text(text.as_bytes())
     }
 }
+
+/// A field's name. One of the program's own is made by `key!` with the punctuation around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'k> {
+    pub name: &'k str,
+    /// `,"name":`; empty when the name is not known before.
+    pub json: &'static str,
+}
+
+impl<'k> From<&'k str> for Key<'k> {
+    fn from(name: &'k str) -> Self {
+        Self { name, json: "" }
+    }
+}
+
+/// The key of this name, which needs no escapes.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::telemetry::line::Key { name: $name, json: concat!(",\"", $name, "\":") }
+    };
+}
+pub(crate) use key;
 
 /// The fields of an object being written.
 pub struct Line<'a> {
@@ -62,40 +84,55 @@ impl<'a> Line<'a> {
         Self { out, filters, duration, spaced, first, path: String::new() }
     }
 
-    pub fn text(&mut self, key: &str, value: &str) {
+    /// An object of the JSON format without filters, whose brace is open.
+    pub fn plain(out: &'a mut Vec<u8>) -> Self {
+        Self::new(out, &[], DurationFormat::default(), false, true)
+    }
+
+    #[inline]
+    pub fn text<'k>(&mut self, key: impl Into<Key<'k>>, value: &str) {
         self.field(key, value.into());
     }
 
     /// A number as a text.
-    pub fn number_text(&mut self, key: &str, value: u64) {
+    pub fn number_text<'k>(&mut self, key: impl Into<Key<'k>>, value: u64) {
         self.text(key, itoa::Buffer::new().format(value));
     }
 
-    pub fn number(&mut self, key: &str, value: u64) {
+    #[inline]
+    pub fn number<'k>(&mut self, key: impl Into<Key<'k>>, value: u64) {
         self.field(key, Value::Number(value));
     }
 
-    pub fn bool(&mut self, key: &str, value: bool) {
+    #[inline]
+    pub fn bool<'k>(&mut self, key: impl Into<Key<'k>>, value: bool) {
         self.field(key, Value::Bool(value));
     }
 
-    pub fn duration(&mut self, key: &str, value: Duration) {
+    #[inline]
+    pub fn duration<'k>(&mut self, key: impl Into<Key<'k>>, value: Duration) {
         self.field(key, Value::Duration(value));
     }
 
-    pub fn field(&mut self, key: &str, value: Value<'_>) {
+    #[inline]
+    pub fn field<'k>(&mut self, key: impl Into<Key<'k>>, value: Value<'_>) {
+        let key = key.into();
         if self.filters.is_empty() {
             self.key(key);
             self.value(value);
-            return;
+        } else {
+            self.filtered_field(key.name, value);
         }
+    }
+
+    fn filtered_field(&mut self, key: &str, value: Value<'_>) {
         let mut state = Filtered { key: Cow::Borrowed(key), changed: None };
         for layer in self.filters {
             if !state.pass(layer, &self.path, value) {
                 return;
             }
         }
-        self.key(&state.key);
+        self.key((&*state.key).into());
         match state.changed {
             None => self.value(value),
             Some(Changed::Text(text)) => self.value(text.as_str().into()),
@@ -107,20 +144,15 @@ impl<'a> Line<'a> {
     }
 
     /// An object, whose fields `write` gives.
-    pub fn object(&mut self, key: &str, write: impl FnOnce(&mut Line<'_>)) {
-        let mut state = Filtered { key: Cow::Borrowed(key), changed: None };
-        for layer in self.filters {
-            if !state.pass(layer, &self.path, Value::Bool(true)) {
-                return;
-            }
-        }
-        self.key(&state.key);
-        if let Some(Changed::Text(text)) = state.changed {
-            self.value(text.as_str().into());
+    pub fn object<'k>(&mut self, key: impl Into<Key<'k>>, write: impl FnOnce(&mut Line<'_>)) {
+        let key = key.into();
+        if self.filters.is_empty() {
+            self.key(key);
+        } else if !self.filtered_object(key.name) {
             return;
         }
         self.out.push(b'{');
-        let path = if self.filters.is_empty() { String::new() } else { format!("{}{key}>", self.path) };
+        let path = if self.filters.is_empty() { String::new() } else { format!("{}{}>", self.path, key.name) };
         let mut inner = Line {
             out: self.out,
             filters: self.filters,
@@ -133,7 +165,60 @@ impl<'a> Line<'a> {
         self.out.push(b'}');
     }
 
-    fn key(&mut self, key: &str) {
+    /// Begins an object; false when there is none to fill.
+    fn filtered_object(&mut self, key: &str) -> bool {
+        let mut state = Filtered { key: Cow::Borrowed(key), changed: None };
+        for layer in self.filters {
+            if !state.pass(layer, &self.path, Value::Bool(true)) {
+                return false;
+            }
+        }
+        self.key((&*state.key).into());
+        if let Some(Changed::Text(text)) = state.changed {
+            self.value(text.as_str().into());
+            return false;
+        }
+        true
+    }
+
+    /// Lists of texts under the names of header fields, in Go's form. The values of a name come one after the other;
+    /// of its values that are `once` only the first is written.
+    pub fn header_fields<'h>(&mut self, fields: impl Iterator<Item = (&'h str, Cow<'h, [u8]>)>, once: &str) {
+        debug_assert!(self.filters.is_empty() && !self.spaced, "for objects of the plain form");
+        let mut open: Option<&str> = None;
+        for (name, value) in fields {
+            if open == Some(name) {
+                if *value == *once.as_bytes() {
+                    continue;
+                }
+                self.out.push(b',');
+            } else {
+                if open.is_some() {
+                    self.out.push(b']');
+                }
+                self.out.extend_from_slice(if self.first { b"\"" } else { b",\"" });
+                self.first = false;
+                write_field_name(name, self.out);
+                self.out.extend_from_slice(b"\":[");
+                open = Some(name);
+            }
+            write_text(&value, self.out);
+        }
+        if open.is_some() {
+            self.out.push(b']');
+        }
+    }
+
+    #[inline]
+    fn key(&mut self, key: Key<'_>) {
+        if self.spaced || key.json.is_empty() {
+            return self.odd_key(key.name);
+        }
+        self.out.extend_from_slice(key.json.as_bytes().get(usize::from(self.first)..).unwrap_or(b""));
+        self.first = false;
+    }
+
+    fn odd_key(&mut self, key: &str) {
         if !self.first {
             self.out.extend_from_slice(if self.spaced { b", " } else { b"," });
         }
@@ -142,13 +227,14 @@ impl<'a> Line<'a> {
         self.out.extend_from_slice(if self.spaced { b": " } else { b":" });
     }
 
+    #[inline]
     fn value(&mut self, value: Value<'_>) {
         match value {
             Value::Text(text) => write_text(text, self.out),
             Value::Number(n) => write_number(n, self.out),
             Value::Bool(b) => self.out.extend_from_slice(if b { b"true" } else { b"false" }),
             Value::Duration(d) => write_duration(d, self.duration, self.out),
-            Value::Json(json) => self.out.extend_from_slice(json.as_bytes()),
+            Value::Json(json) => self.out.extend_from_slice(json),
             Value::List(list) => {
                 self.out.push(b'[');
                 for (i, text) in list.iter().enumerate() {
@@ -213,77 +299,17 @@ impl Filtered<'_> {
     }
 }
 
-/// A JSON string, escaped as zap does.
-pub(super) fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
-    write_escaped(text, out);
-    out.push(b'"');
-}
-
-/// The inside of a JSON string.
-pub(super) fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
-    // Nearly every text is plain ASCII: asked of the whole without a branch in between, which compiles to vectors.
-    #[allow(clippy::needless_bitwise_bool)]
-    let plain = text.iter().fold(true, |plain, b| plain & (*b >= 0x20) & (*b < 0x80) & (*b != b'"') & (*b != b'\\'));
-    if plain {
-        out.extend_from_slice(text);
-        return;
-    }
-    for chunk in text.utf8_chunks() {
-        let valid = chunk.valid().as_bytes();
-        let mut from = 0;
-        for (i, byte) in valid.iter().enumerate() {
-            if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-                continue;
-            }
-            out.extend_from_slice(&valid[from..i]);
-            from = i + 1;
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                b'\r' => out.extend_from_slice(b"\\r"),
-                b'\t' => out.extend_from_slice(b"\\t"),
-                other => {
-                    let _ = write!(out, "\\u{other:04x}");
-                }
-            }
+/// The name of a header field, which is in lower case, as Go writes it.
+pub fn write_field_name(name: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(name.as_bytes());
+    let mut upper = true;
+    for byte in out.get_mut(start..).unwrap_or_default() {
+        if upper {
+            byte.make_ascii_uppercase();
         }
-        out.extend_from_slice(&valid[from..]);
-        for _ in chunk.invalid() {
-            out.extend_from_slice(b"\\ufffd");
-        }
+        upper = *byte == b'-';
     }
-}
-
-pub(super) fn write_number(n: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-}
-
-/// The shortest decimal that is this number, without an exponent, as Go's `strconv` with `'f'`.
-pub(super) fn write_float(f: f64, out: &mut Vec<u8>) {
-    let _ = write!(out, "{f}");
-}
-
-/// Nanoseconds as seconds. Up to fifteen digits the shortest decimal of the nearest float is the number itself, so that
-/// no float is needed; that is eleven days.
-#[allow(clippy::cast_precision_loss)] // as zap does
-fn write_seconds(nanos: u64, out: &mut Vec<u8>) {
-    if nanos >= 1_000_000_000_000_000 {
-        return write_float(nanos as f64 / 1e9, out);
-    }
-    write_number(nanos / 1_000_000_000, out);
-    let mut fraction = nanos % 1_000_000_000;
-    if fraction == 0 {
-        return;
-    }
-    let mut digits = *b".000000000";
-    for digit in digits.iter_mut().skip(1).rev() {
-        *digit += u8::try_from(fraction % 10).unwrap_or(0);
-        fraction /= 10;
-    }
-    let shown = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
-    out.extend_from_slice(digits.get(..shown).unwrap_or(&digits));
 }
 
 fn write_duration(duration: Duration, format: DurationFormat, out: &mut Vec<u8>) {
@@ -325,23 +351,9 @@ mod tests {
             line.field("k\"", Value::Text(b"a\"\\\n\r\t\x01\xff<\xc3\xa9"));
             line.duration("d", Duration::from_nanos(99_469));
             line.bool("b", true);
-            line.field("j", Value::Json("null"));
+            line.field("j", Value::Json(b"null"));
         });
         assert_eq!(line, r#""k\"":"a\"\\\n\r\t\u0001\ufffd<é","d":0.000099469,"b":true,"j":null"#);
-    }
-
-    #[test]
-    fn seconds_are_the_shortest_decimal_of_the_float() {
-        let mut nanos =
-            vec![0, 1, 10, 999_999_999, 1_000_000_000, 1_500_000_000, 999_999_999_999_999, 1_000_000_000_000_001];
-        nanos.extend((0..5_000).map(|i| fastrand::Rng::with_seed(i).u64(..2_000_000_000_000_000)));
-        for n in nanos {
-            let (mut own, mut float) = (Vec::new(), Vec::new());
-            write_seconds(n, &mut own);
-            #[allow(clippy::cast_precision_loss)]
-            write_float(n as f64 / 1e9, &mut float);
-            assert_eq!(String::from_utf8(own), String::from_utf8(float), "{n}");
-        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod encoder;
 pub mod file;
 pub mod filter;
 mod go_layout;
+mod json;
 pub mod level;
 pub mod line;
 pub mod log;
