@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -24,7 +24,25 @@ pub async fn request(
     limit: usize,
     timeout: Duration,
 ) -> Result<Response<Bytes>, ProxyError> {
-    tokio::time::timeout(timeout, exchange(target, request, limit)).await.unwrap_or_else(|_| {
+    within(target, timeout, exchange(target, request, Wish { limit, cut: false })).await
+}
+
+/// The same, of an answer whose body may go on: what is beyond `limit` is not waited for. With 0, the head is enough.
+pub async fn begin(
+    target: &Target,
+    request: Request<Bytes>,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Response<Bytes>, ProxyError> {
+    within(target, timeout, exchange(target, request, Wish { limit, cut: true })).await
+}
+
+async fn within(
+    target: &Target,
+    timeout: Duration,
+    exchange: impl Future<Output = Result<Response<Bytes>, ProxyError>>,
+) -> Result<Response<Bytes>, ProxyError> {
+    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
         Err(ProxyError::new(
             Kind::ResponseTimeout,
             Retry::IfIdempotent,
@@ -33,7 +51,15 @@ pub async fn request(
     })
 }
 
-async fn exchange(target: &Target, request: Request<Bytes>, limit: usize) -> Result<Response<Bytes>, ProxyError> {
+/// How much of a body is wanted.
+#[derive(Copy, Clone)]
+struct Wish {
+    limit: usize,
+    /// More than that is left where it is; else it is an error.
+    cut: bool,
+}
+
+async fn exchange(target: &Target, request: Request<Bytes>, wish: Wish) -> Result<Response<Bytes>, ProxyError> {
     let failed = |error: hyper::Error| {
         ProxyError::new(Kind::UpstreamClosed, Retry::IfIdempotent, format!("{}: {error}", target.label()))
     };
@@ -45,7 +71,7 @@ async fn exchange(target: &Target, request: Request<Bytes>, limit: usize) -> Res
         let mut request = absolute(target, request)?;
         request.headers_mut().remove(header::HOST);
         let answer = sender.send_request(request);
-        beside(read(target, answer, limit), connection).await
+        beside(read(target, answer, wish), connection).await
     } else {
         let mut request = request;
         if let Some(proxy) = target.proxy.as_ref().filter(|_| dial::speaks_to_proxy(target)) {
@@ -56,21 +82,32 @@ async fn exchange(target: &Target, request: Request<Bytes>, limit: usize) -> Res
         }
         let (mut sender, connection) = http1::handshake(io).await.map_err(failed)?;
         let answer = sender.send_request(request);
-        beside(read(target, answer, limit), connection).await
+        beside(read(target, answer, wish), connection).await
     }
 }
 
 async fn read(
     target: &Target,
     answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
-    limit: usize,
+    wish: Wish,
 ) -> Result<Response<Bytes>, ProxyError> {
     let failed = |kind: Kind, error: &dyn std::fmt::Display| {
         ProxyError::new(kind, Retry::IfIdempotent, format!("{}: {error}", target.label()))
     };
-    let (head, body) = answer.await.map_err(|e| failed(Kind::UpstreamClosed, &e))?.into_parts();
-    let body = Limited::new(body, limit).collect().await.map_err(|e| failed(Kind::UpstreamBody, &e))?;
-    Ok(Response::from_parts(head, body.to_bytes()))
+    let (head, mut body) = answer.await.map_err(|e| failed(Kind::UpstreamClosed, &e))?.into_parts();
+    if !wish.cut {
+        let body = Limited::new(body, wish.limit).collect().await.map_err(|e| failed(Kind::UpstreamBody, &e))?;
+        return Ok(Response::from_parts(head, body.to_bytes()));
+    }
+    let mut kept = BytesMut::new();
+    while kept.len() < wish.limit
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame.map_err(|e| failed(Kind::UpstreamBody, &e))?.into_data() {
+            kept.extend_from_slice(&data[..data.len().min(wish.limit - kept.len())]);
+        }
+    }
+    Ok(Response::from_parts(head, kept.freeze()))
 }
 
 /// Runs `wanted` while the connection is driven.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::address::ListenAddr;
 use super::keep_alive::KeepAlive;
 use super::wrappers::Wrappers;
+use crate::config::background::Background;
 use crate::config::compile_cx::CompileError;
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
@@ -26,6 +27,8 @@ pub struct Runtime {
     pub logs: Logs,
     /// Files that compiling read (certificates, keys): watched beside the configuration itself.
     pub watched: Vec<PathBuf>,
+    /// Work beside requests, such as checks of upstreams.
+    pub background: Vec<Arc<dyn Background>>,
     /// Certificates to look after.
     pub certificates: Arc<Plan>,
     /// What compiling found that is probably not meant.

@@ -65,6 +65,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
     }
     runtime.watched = std::mem::take(&mut cx.watched);
     runtime.advice = std::mem::take(&mut cx.advice);
+    runtime.background = std::mem::take(&mut cx.background);
     Ok(runtime)
 }
 

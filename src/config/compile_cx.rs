@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::background::Background;
 use super::registry::Registry;
 use super::tls_types::CertificateAuthority;
 use super::types::{self, MatcherSet, Module};
@@ -70,6 +71,8 @@ pub struct CompileCx<'a> {
     named: BTreeMap<String, Arc<OnceLock<RouteList>>>,
     /// Files read on the way, to be watched for changes.
     pub watched: Vec<PathBuf>,
+    /// Work that begins when the configuration goes live.
+    pub background: Vec<Arc<dyn Background>>,
     pub http_port: u16,
     pub https_port: u16,
     /// Where certificates, accounts and keys are kept.
@@ -89,6 +92,7 @@ impl<'a> CompileCx<'a> {
             groups: BTreeMap::new(),
             named: BTreeMap::new(),
             watched: Vec::new(),
+            background: Vec::new(),
             http_port: 80,
             https_port: 443,
             storage: FileStorage::new(""),

@@ -7,6 +7,7 @@
 //! Caddy JSON ────────────────serde──────────────────────▶ types::Config
 //! ```
 
+pub mod background;
 pub mod compile_cx;
 pub mod directive_cx;
 pub mod dns_provider;

@@ -114,6 +114,26 @@ impl Template {
         Cow::Owned(self.render_each(scope, unknown, |_, value, out| out.push_str(&value)))
     }
 
+    /// The text where there is no request: the time and files have their values, what is unknown stays as written.
+    #[must_use]
+    pub fn render_alone(&self) -> String {
+        let mut out = String::with_capacity(self.source.len());
+        let mut rest = &*self.segments;
+        while let [segment, tail @ ..] = rest {
+            rest = tail;
+            match segment {
+                Segment::Text(text) => out.push_str(text),
+                Segment::Place { key, alternative } => {
+                    if let Some(value) = key.value_alone() {
+                        out.push_str(&value);
+                        rest = &tail[*alternative..];
+                    }
+                }
+            }
+        }
+        out
+    }
+
     /// The text with each placeholder's value written by `write`, which may encode it for where it goes.
     pub fn render_each(
         &self,

@@ -9,6 +9,7 @@
 //!            response ◀─ header ops ◀─ handle_response routes ◀─ health ◀─ head
 //! ```
 
+pub mod active_check;
 mod answer;
 mod attempt;
 mod body;
@@ -16,6 +17,7 @@ mod by_model;
 mod candidates;
 mod engine;
 mod hash;
+pub mod health;
 mod outgoing;
 mod passive;
 pub mod policy;

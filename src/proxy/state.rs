@@ -89,13 +89,18 @@ impl Turn {
     }
 }
 
-static HOSTS: Table<HostState> = Table(LazyLock::new(Mutex::default));
-static TURNS: Table<Turn> = Table(LazyLock::new(Mutex::default));
+static HOSTS: Table<HostState> = Table::new();
+static TURNS: Table<Turn> = Table::new();
 
-struct Table<T>(LazyLock<Mutex<HashMap<Box<str>, Weak<T>>>>);
+/// States of one kind by identity, for as long as somebody holds them.
+pub(super) struct Table<T>(LazyLock<Mutex<HashMap<Box<str>, Weak<T>>>>);
 
 impl<T: Default> Table<T> {
-    fn adopt(&self, identity: &str) -> Arc<T> {
+    pub(super) const fn new() -> Self {
+        Self(LazyLock::new(Mutex::default))
+    }
+
+    pub(super) fn adopt(&self, identity: &str) -> Arc<T> {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = table.get(identity).and_then(Weak::upgrade) {
             return found;

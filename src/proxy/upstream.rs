@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::health::ActiveHealth;
 use super::state::HostState;
 use crate::client::{Address, Scheme, Target, TargetOptions};
 use crate::http::exchange::Exchange;
@@ -21,9 +22,12 @@ pub struct Upstream {
     pub name: Box<str>,
     /// Its part in hashing and, after the scheme, in the table of states: the address, and which account is used there.
     pub identity: Box<str>,
+    pub transport: Arc<TransportTemplate>,
     place: Place,
     pub state: Arc<HostState>,
     pub own: Settings,
+    /// What active checks say of it; `None` = it is not checked.
+    pub active: Option<Arc<ActiveHealth>>,
 }
 
 /// What an upstream has of its own.
@@ -84,7 +88,8 @@ impl Upstream {
         };
         let identity = if own.account.is_empty() { dial.to_owned() } else { format!("{dial}#{}", own.account) };
         let state = HostState::adopt(&format!("{scheme}://{identity}"));
-        Ok(Self { name: dial.into(), identity: identity.into(), place, state, own })
+        let transport = Arc::clone(transport);
+        Ok(Self { name: dial.into(), identity: identity.into(), transport, place, state, own, active: None })
     }
 
     /// Where this request goes.
@@ -112,7 +117,8 @@ impl Upstream {
 
     /// Healthy, given how many recent failures are too many, and not full.
     pub fn available(&self, now: Instant, max_fails: Option<usize>) -> bool {
-        max_fails.is_none_or(|max| self.state.fails(now) < max)
+        self.active.as_ref().is_none_or(|active| active.is_healthy())
+            && max_fails.is_none_or(|max| self.state.fails(now) < max)
             && self.own.max_requests.is_none_or(|max| self.state.requests() < max)
     }
 

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod awaited_certificate;
+mod background;
 mod conn_state;
 mod connection;
 pub mod control;

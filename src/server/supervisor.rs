@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Server;
+use super::background::Runner;
 use super::control::{Answer, Command, ControlSocket, Request, Status};
 use super::watch::FileWatch;
 use crate::base::diagnostic::{self, Diagnostic};
@@ -87,6 +88,7 @@ struct Supervisor {
     registry: &'static Registry,
     server: Server,
     certificates: Maintenance,
+    background: Runner,
     watch: Option<FileWatch>,
     started: Instant,
     reloads: u64,
@@ -148,6 +150,8 @@ impl Supervisor {
             return Exit::StartFailed;
         }
         certificates.apply(&plan);
+        let mut background = Runner::default();
+        background.apply(&server.runtime().background);
         let (send, commands) = mpsc::channel(16);
         let control = bind_control(&options.control);
         if let Some(control) = &control {
@@ -164,6 +168,7 @@ impl Supervisor {
             registry: options.registry,
             server,
             certificates,
+            background,
             watch,
             started: Instant::now(),
             reloads: 0,
@@ -317,6 +322,7 @@ impl Supervisor {
             return Err(Refused { message, cause: error.to_string() });
         }
         self.certificates.apply(&plan);
+        self.background.apply(&self.server.runtime().background);
         process::use_logs(&logs);
         self.source = source;
         Ok(message)

@@ -14,6 +14,16 @@ use crate::http::path;
 use crate::http::status::status_text;
 
 impl Key {
+    /// The value of what does not depend on a request; `None` for all else.
+    pub(super) fn value_alone(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Fixed(text) => Some(Cow::Borrowed(text)),
+            Self::Time(format) => Some(Cow::Owned(fixed::time(*format))),
+            Self::File(path) => Some(Cow::Owned(fixed::file(path))),
+            _ => None,
+        }
+    }
+
     /// The value for this request; `None` when the name is unknown, `Some("")` when it is known and empty.
     #[must_use]
     pub fn value<'a>(&'a self, scope: Scope<'a>) -> Option<Cow<'a, str>> {

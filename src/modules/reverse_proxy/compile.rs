@@ -3,9 +3,9 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::config::{Config, HealthChecks, LoadBalancing, PassiveHealth, Policy as PolicyConfig};
+use super::config::{Config, LoadBalancing, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
-use super::{compile_transport, compile_upstreams};
+use super::{compile_health, compile_transport, compile_upstreams};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
@@ -27,12 +27,14 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         return Err(CompileError::not_supported(what).within("dynamic_upstreams"));
     }
     let health = config.health_checks.clone().unwrap_or_default();
-    refuse_active(&health)?;
     let transport = compile_transport::compile(config.transport.as_ref(), cx).map_err(|e| e.within("transport"))?;
     let max_requests = health.passive.as_ref().map_or(0, |p| p.unhealthy_request_count);
     let headers = config.headers.clone().unwrap_or_default();
     let names_host = !says_host(headers.request.as_ref());
-    let upstreams = compile_upstreams::compile(&config, &transport, max_requests, names_host)?;
+    let mut upstreams = compile_upstreams::compile(&config, &transport, max_requests, names_host)?;
+    if let Some(active) = &health.active {
+        compile_health::active(active, &mut upstreams, cx).map_err(|e| e.within("active").within("health_checks"))?;
+    }
     let balancing = config.load_balancing.clone().unwrap_or_default();
     let dials: Vec<&str> = config.upstreams.iter().map(|u| u.dial.as_str()).collect();
     let policy = match &balancing.selection_policy {
@@ -62,18 +64,6 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         policy,
         rewrite,
     })))
-}
-
-fn refuse_active(health: &HealthChecks) -> Result<(), CompileError> {
-    match &health.active {
-        Some(active) if !active.uri.is_empty() || !active.path.is_empty() || active.port != 0 => {
-            Err(CompileError::not_supported("active health checking (`health_uri`, `health_port`)")
-                .help("passive checks (`fail_duration`) run")
-                .within("active")
-                .within("health_checks"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn passive(config: &PassiveHealth) -> Passive {

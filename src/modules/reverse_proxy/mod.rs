@@ -40,6 +40,7 @@
 
 mod address;
 mod compile;
+mod compile_health;
 mod compile_transport;
 mod compile_upstreams;
 mod config;

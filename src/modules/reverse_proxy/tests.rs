@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::config::compile_cx::CompileCx;
+use crate::modules::REGISTRY;
 use crate::modules::testing::compile;
 
 fn with(extra: Value) -> Value {
@@ -16,7 +18,10 @@ fn with(extra: Value) -> Value {
 fn what_cannot_run_is_refused_by_name_and_place() {
     for (config, pointer) in [
         (json!({ "dynamic_upstreams": { "source": "a", "name": "x" } }), "/dynamic_upstreams"),
-        (json!({ "health_checks": { "active": { "uri": "/h" } } }), "/health_checks/active"),
+        (
+            json!({ "health_checks": { "active": { "uri": "/h", "upstream": "{http.request.host}:1" } } }),
+            "/health_checks/active/upstream",
+        ),
         (json!({ "transport": { "protocol": "fastcgi" } }), "/transport"),
         (
             json!({ "transport": { "protocol": "http", "resolver": { "addresses": ["1.1.1.1"] } } }),
@@ -70,6 +75,21 @@ fn what_is_wrong_is_refused_with_its_place() {
         ),
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
         (
+            json!({ "health_checks": { "active": { "uri": "/h", "expect_body": "(" } } }),
+            "invalid-regexp",
+            "/health_checks/active/expect_body",
+        ),
+        (
+            json!({ "health_checks": { "active": { "uri": "/h", "headers": { "a b": ["c"] } } } }),
+            "invalid-value",
+            "/health_checks/active/headers",
+        ),
+        (
+            json!({ "upstreams": [{ "dial": "unix//x.sock" }], "health_checks": { "active": { "port": 9 } } }),
+            "invalid-upstream-address",
+            "/health_checks/active/port",
+        ),
+        (
             json!({ "transport": { "protocol": "http", "tls": { "client_certificate_file": "/nowhere/c.pem" } } }),
             "unreadable-file",
             "/transport/tls/client_certificate_file",
@@ -84,4 +104,43 @@ fn what_is_wrong_is_refused_with_its_place() {
 fn an_idle_health_option_does_not_stop_a_configuration() {
     assert!(compile(with(json!({ "health_checks": { "active": { "interval": 5 } } }))).is_ok());
     assert!(compile(with(json!({ "flush_interval": -1, "stream_close_delay": "5m" }))).is_ok());
+}
+
+#[test]
+fn an_upstream_that_cannot_be_checked_is_told() {
+    let advice = |config: Value| {
+        let Value::Object(module) = with(config) else { panic!() };
+        let mut cx = CompileCx::new(&REGISTRY);
+        assert!((super::HANDLER.compile)(&module, &mut cx).is_ok());
+        let told: Vec<_> = cx.advice.iter().map(|a| (a.code, a.pointer.clone())).collect();
+        (told, cx.background.len())
+    };
+    let check = json!({ "active": { "uri": "/h" } });
+    assert_eq!(advice(json!({ "health_checks": check })), (vec![], 1));
+    let idle = advice(json!({ "health_checks": { "active": { "interval": "5s" } } }));
+    assert_eq!(idle, (vec![("health-check-not-made", "/health_checks/active".into())], 0));
+    let upstreams = json!([{ "dial": "{http.request.host}:80" }, { "dial": "a.test:80" }]);
+    let mixed = advice(json!({ "health_checks": check, "upstreams": upstreams }));
+    assert_eq!(mixed, (vec![("health-check-not-made", "/upstreams/0".into())], 1));
+}
+
+#[test]
+fn a_check_is_the_same_work_until_something_of_it_changes() {
+    let identity = |active: Value| {
+        let Value::Object(module) = with(json!({ "health_checks": { "active": active } })) else { panic!() };
+        let mut cx = CompileCx::new(&REGISTRY);
+        // The engine holds the state, as it does while it runs.
+        let engine = (super::HANDLER.compile)(&module, &mut cx);
+        (cx.background[0].identity().to_owned(), engine)
+    };
+    let (first, _engine) = identity(json!({ "uri": "/h", "headers": { "X-Key": ["one"] } }));
+    assert_eq!(identity(json!({ "uri": "/h", "headers": { "X-Key": ["one"] }, "method": "GET" })).0, first);
+    for other in [
+        json!({ "uri": "/h", "headers": { "X-Key": ["two"] } }),
+        json!({ "uri": "/h", "headers": { "X-Key": ["one"] }, "interval": "7s" }),
+        json!({ "uri": "/i", "headers": { "X-Key": ["one"] } }),
+        json!({ "uri": "/h", "headers": { "X-Key": ["one"] }, "expect_body": "ok" }),
+    ] {
+        assert_ne!(identity(other.clone()).0, first, "{other}");
+    }
 }

@@ -282,6 +282,13 @@ pub const CODES: &[Code] = &[
          the file. A site block needs an address before its brace.",
     ),
     (
+        "health-check-not-made",
+        "an upstream is not checked",
+        "Options beginning with `health_` have an effect only beside `health_uri` or `health_port`. An upstream whose \
+         address has a placeholder of the request cannot be checked without a request: it counts as healthy, and \
+         `fail_duration` can watch it.",
+    ),
+    (
         "heredoc-indent",
         "a heredoc line is indented less than its closing marker",
         "The blanks before the closing marker are taken off every line, so every line that is not empty must \
