@@ -36,6 +36,7 @@ pub use proxy_env::{ProxyChoice, ProxyEnv, ProxyUrl};
 pub use roots::system_roots;
 pub use send::{SendError, SendOptions, Sent, Timings, send};
 pub use target::{Address, KeepAlive, Scheme, Target, TargetOptions, Timeouts, Versions};
+pub use ticker::Deadline;
 pub use tls::{ClientIdentity, Curve, RootSource, TlsClient, TlsClientOptions, Trust};
 pub use upgraded::Upgraded;
 

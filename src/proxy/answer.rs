@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::attempt::Answered;
+use super::attempt::{Answered, Plan};
 use super::body::{Counted, read_ahead};
 use super::engine::{Engine, ORIGIN};
 use super::{outgoing, upgrade};
@@ -15,7 +15,12 @@ use crate::http::handler::Flow;
 use crate::http::response_handler::{self, Reaction};
 
 impl Engine {
-    pub(super) async fn answer(&self, ex: &mut Exchange, answered: Answered<'_>) -> Result<Flow, HandlerError> {
+    pub(super) async fn answer(
+        &self,
+        ex: &mut Exchange,
+        plan: &Plan,
+        answered: Answered<'_>,
+    ) -> Result<Flow, HandlerError> {
         let Answered { sent, upstream, in_flight, gunzip, set_cookie } = answered;
         let Sent { mut response, upgraded, timings, .. } = sent;
         let status = response.status();
@@ -49,6 +54,7 @@ impl Engine {
             *response.body_mut() =
                 read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
+        self.stream_rules.follow(&mut response, plan.uri.path());
         match response_handler::react(&self.handle_response, ex, &mut response)? {
             Reaction::None => {}
             Reaction::Routes(routes) => {

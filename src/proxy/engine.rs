@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::attempt::Plan;
 use super::body::read_ahead;
 use super::by_model;
+use super::event_stream::StreamRules;
 use super::passive::Passive;
 use super::policy::Policy;
 use super::retry::{Again, RetryRules};
@@ -43,6 +44,8 @@ pub struct Engine {
     pub request_buffer: Option<Buffer>,
     pub response_buffer: Option<Buffer>,
     pub handle_response: Box<[ResponseHandler]>,
+    /// What is said within streams of LLM APIs.
+    pub stream_rules: StreamRules,
     /// Longest life of an upgraded connection.
     pub stream_timeout: Option<Duration>,
 }
@@ -91,7 +94,7 @@ impl Engine {
                         facts.retries = retried;
                         facts.duration = Some(started.elapsed());
                     }
-                    return self.answer(ex, answered).await;
+                    return self.answer(ex, &plan, answered).await;
                 }
                 Err(failed) => failed,
             };

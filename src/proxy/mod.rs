@@ -16,6 +16,7 @@ mod body;
 mod by_model;
 mod candidates;
 mod engine;
+mod event_stream;
 mod hash;
 pub mod health;
 mod outgoing;
@@ -29,6 +30,7 @@ mod upgrade;
 pub mod upstream;
 
 pub use engine::{Buffer, Engine};
+pub use event_stream::StreamRules;
 pub use passive::Passive;
 pub use policy::Policy;
 pub use retry::RetryRules;

@@ -4,7 +4,7 @@ use super::address;
 use super::config::{Config, HttpTransport, Upstream};
 use super::parse_transport::{Transport, transport};
 use super::words::{duration, duration_or_number, each_line, integer, size_or_unlimited};
-use super::{parse_dynamic, parse_health, parse_policy, parse_to};
+use super::{parse_dynamic, parse_health, parse_policy, parse_stream, parse_to};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{DirectiveCx, Parsed};
@@ -38,6 +38,8 @@ const OPTIONS: &[&str] = &[
     "handle_response",
     "replace_status",
     "verbose_logs",
+    "sse_keepalive",
+    "sse_errors",
 ];
 
 /// State of one directive while its lines are read.
@@ -117,6 +119,7 @@ impl<'n> Reader<'n> {
                 let set = nested_matcher_set(cx, node)?;
                 config.load_balancing.get_or_insert_default().retry_match.push(set);
             }
+            "sse_keepalive" | "sse_errors" => parse_stream::line(cx, config, node)?,
             name if parse_health::OPTIONS.contains(&name) => {
                 parse_health::line(cx, &mut config.health_checks, node)?;
             }
