@@ -11,18 +11,15 @@ use super::dial::{self, Dialed, Wanted};
 use super::h1::{Answer, Failure, H1};
 use super::h2::H2;
 use super::pool::{self, Idle};
-use super::proxy_protocol::Ends;
 use super::target::Target;
-use super::total;
 use super::upgraded::Upgraded;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 
 #[derive(Copy, Clone, Debug, Default)]
-pub struct SendOptions {
-    /// Whom the request is from, for a target that is told by the PROXY protocol. Such a connection belongs to one client:
-    /// it is never pooled.
-    pub ends: Option<Ends>,
+pub struct SendOptions<'a> {
+    /// A PROXY protocol header, written first. Such a connection belongs to one client: it is never pooled.
+    pub first_bytes: Option<&'a [u8]>,
 }
 
 /// A response and how it came.
@@ -61,16 +58,11 @@ pub struct SendError {
 /// after that without a byte of an answer, and it had served before, the request is sent once more on a new connection,
 /// provided its method is idempotent (or it has an `idempotency-key`) and its body is at hand. Dropping the future
 /// cancels the upstream at once.
-pub async fn send(target: &Target, request: Request<Body>, options: SendOptions) -> Result<Sent, SendError> {
-    total::bounded(target, exchange(target, request, options)).await
-}
-
-async fn exchange(target: &Target, request: Request<Body>, options: SendOptions) -> Result<Sent, SendError> {
+pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<'_>) -> Result<Sent, SendError> {
     let started = Instant::now();
     let mut request = prepare(target, request)?;
-    let header = target.options.proxy_protocol.map(|version| version.header(options.ends));
     let wanted = Wanted {
-        first_bytes: header.as_deref(),
+        first_bytes: options.first_bytes,
         h1_only: target.chooses_by_alpn() && request.headers().contains_key(header::UPGRADE),
     };
     let mut use_pool = wanted.first_bytes.is_none();

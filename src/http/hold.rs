@@ -85,13 +85,24 @@ impl Pool {
     }
 }
 
-/// Part of a pool, given back on drop.
-struct Share {
+/// Part of what may be held, given back on drop.
+pub struct Share {
     pool: &'static Pool,
     bytes: usize,
 }
 
+impl Default for Share {
+    fn default() -> Self {
+        Self { pool: &POOL, bytes: 0 }
+    }
+}
+
 impl Share {
+    /// Makes it `bytes` large, where that is large enough to count; false when all together hold too much by that.
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
+        bytes < COUNTED || self.grow(bytes - self.bytes).is_ok()
+    }
+
     fn grow(&mut self, bytes: usize) -> Result<(), HandlerError> {
         self.bytes += bytes;
         if self.pool.held.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.pool.allowed() {

@@ -1,8 +1,10 @@
 //! What an upstream answered, on its way to the client.
 
+use std::time::Instant;
+
 use http::{HeaderValue, StatusCode, header};
 
-use super::attempt::{Answered, Plan};
+use super::attempt::Answered;
 use super::body::{Counted, read_ahead};
 use super::engine::{Engine, ORIGIN};
 use super::{outgoing, upgrade};
@@ -15,35 +17,50 @@ use crate::http::handler::Flow;
 use crate::http::response_handler::{self, Reaction};
 
 impl Engine {
-    pub(super) async fn answer(
-        &self,
-        ex: &mut Exchange,
-        plan: &Plan,
-        answered: Answered<'_>,
-    ) -> Result<Flow, HandlerError> {
-        let Answered { sent, upstream, in_flight, gunzip, set_cookie } = answered;
-        let Sent { mut response, upgraded, timings, .. } = sent;
-        let status = response.status();
+    /// What an answer says about its upstream, whether or not the client gets it.
+    pub(super) fn heard(&self, ex: &mut Exchange, answered: &Answered<'_>) {
+        let (status, latency) = (answered.sent.response.status(), answered.sent.timings.first_byte);
         if let Some(passive) = &self.passive {
-            passive.judge(upstream, status, timings.first_byte);
+            passive.judge(answered.upstream, status, latency);
+        }
+        if self.policy.watches_latency() {
+            let ewma = &answered.upstream.state.ewma;
+            match status.as_u16() {
+                429 | 500.. => ewma.failed(Instant::now(), latency),
+                _ => ewma.observe(Instant::now(), latency),
+            }
         }
         if let Some(facts) = &mut ex.upstream {
-            facts.latency = Some(timings.first_byte);
+            facts.latency = Some(latency);
             facts.status = Some(status.as_u16());
         }
+    }
+
+    /// Undoes gzip that was asked for on the client's behalf.
+    pub(super) fn unpack(&self, ex: &Exchange, answered: &mut Answered<'_>) {
+        if std::mem::replace(&mut answered.unpacked, true) {
+            return;
+        }
+        if answered.gunzip {
+            gunzip::apply(&mut answered.sent.response);
+        }
+        if let Some(transcript) = &ex.transcript {
+            transcript.came_down(&mut answered.sent.response, answered.gunzip);
+        }
+    }
+
+    pub(super) async fn answer(&self, ex: &mut Exchange, mut answered: Answered<'_>) -> Result<Flow, HandlerError> {
+        if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            answered.gunzip = false;
+        }
+        self.unpack(ex, &mut answered);
+        let Answered { sent, in_flight, set_cookie, .. } = answered;
+        let Sent { mut response, upgraded, .. } = sent;
+        let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(transcript) = &ex.transcript {
-                transcript.came_down(&mut response, false);
-            }
             upgrade::join(ex, response.headers(), upgraded, self.stream_timeout)
                 .map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
             return Ok(Flow::Respond(response));
-        }
-        if gunzip {
-            gunzip::apply(&mut response);
-        }
-        if let Some(transcript) = &ex.transcript {
-            transcript.came_down(&mut response, gunzip);
         }
         if self.counts_bodies() {
             let inner = response.body_mut().take();
@@ -54,7 +71,6 @@ impl Engine {
             *response.body_mut() =
                 read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
-        self.stream_rules.follow(&mut response, plan.uri.path());
         match response_handler::react(&self.handle_response, ex, &mut response)? {
             Reaction::None => {}
             Reaction::Routes(routes) => {

@@ -7,15 +7,16 @@ use std::time::Instant;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body::Body as _;
 
+use super::again::Past;
 use super::engine::Engine;
 use super::outgoing;
-use super::state::InFlight;
+use super::state::{HostState, InFlight};
 use super::upstream::{Reachable, Upstream};
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use crate::client::{self, Ends, SendOptions, Sent};
+use crate::client::{self, SendOptions, Sent};
 use crate::http::error::HandlerError;
-use crate::http::exchange::{Exchange, Peer, UpstreamFacts};
+use crate::http::exchange::{Exchange, UpstreamFacts};
 
 /// What an attempt needs, settled once per request.
 pub(super) struct Plan {
@@ -27,10 +28,13 @@ pub(super) struct Plan {
     pub keeps_body: bool,
 }
 
-/// Why an attempt gave no response, and the request body if it can be sent again.
+/// Why an attempt gave no response.
 pub(super) struct Failed {
     pub error: ProxyError,
-    pub body: Option<Body>,
+    /// The request body, when none of it was sent.
+    pub unsent: Option<Body>,
+    /// Who failed; `None` when nobody was asked.
+    pub upstream: Option<Arc<HostState>>,
 }
 
 /// A response and where it came from.
@@ -38,7 +42,10 @@ pub(super) struct Answered<'u> {
     pub sent: Sent,
     pub upstream: &'u Upstream,
     pub in_flight: InFlight,
+    /// Its gzip is ours to undo.
     pub gunzip: bool,
+    /// That was done, and the record made has it.
+    pub unpacked: bool,
     pub set_cookie: Option<HeaderValue>,
 }
 
@@ -62,44 +69,44 @@ impl Engine {
         upstreams: &'u [Upstream],
         ex: &mut Exchange,
         plan: &Plan,
+        past: &Past<'_>,
         body: Body,
     ) -> Result<Answered<'u>, Failed> {
         let now = Instant::now();
-        let choice = self.choose(upstreams, ex, plan.model.as_deref(), now);
+        let choice = self.choose(upstreams, ex, plan, past, now);
         let Some((choice, upstream)) = choice.and_then(|c| upstreams.get(c.index).map(|u| (c, u))) else {
             let error = ProxyError::new(Kind::NoUpstream, Retry::Safe, "no upstream is available");
-            return Err(Failed { error, body: Some(body) });
+            return Err(Failed { error, unsent: Some(body), upstream: None });
         };
         let reachable = match upstream.reach(ex) {
             Ok(reachable) => reachable,
             Err(why) => {
                 let error = ProxyError::new(Kind::ConnectFailed, Retry::No, why);
-                return Err(Failed { error, body: None });
+                return Err(Failed { error, unsent: None, upstream: None });
             }
         };
         Self::note_facts(ex, upstream, &reachable, now);
         let in_flight = upstream.state.begin();
-        // Kept for another attempt only where the body is at hand; one that never left comes back with the error.
-        let spare = match &body {
-            Body::Empty => Some(Body::Empty),
-            Body::Full(bytes) if self.retry.enabled() => Some(Body::Full(bytes.clone())),
-            _ => None,
-        };
         let (mut request, gunzip) = self.request(ex, plan, upstream, &reachable, body);
         if let Some(transcript) = &ex.transcript {
             transcript.goes_up(ex, &reachable.address, &mut request);
         }
-        match client::send(&reachable.target, request, SendOptions { ends: ends(ex) }).await {
-            Ok(sent) => Ok(Answered { sent, upstream, in_flight, gunzip, set_cookie: choice.set_cookie }),
+        match client::send(&reachable.target, request, SendOptions::default()).await {
+            Ok(sent) => {
+                Ok(Answered { sent, upstream, in_flight, gunzip, unpacked: false, set_cookie: choice.set_cookie })
+            }
             Err(failure) => {
                 if let Some(passive) = &self.passive {
                     passive.failed(upstream, &failure.error);
                 }
+                if self.policy.watches_latency() {
+                    upstream.state.ewma.failed(Instant::now(), now.elapsed());
+                }
                 if let Some(transcript) = &ex.transcript {
                     transcript.failed(&failure.error);
                 }
-                let body = failure.request.map(|unsent| unsent.into_body()).or(spare);
-                Err(Failed { error: failure.error, body })
+                let unsent = failure.request.map(|unsent| unsent.into_body());
+                Err(Failed { error: failure.error, unsent, upstream: Some(Arc::clone(&upstream.state)) })
             }
         }
     }
@@ -150,14 +157,6 @@ impl Engine {
         *request.uri_mut() = plan.uri.clone();
         *request.headers_mut() = headers;
         (request, gunzip)
-    }
-}
-
-/// Whom the request is from, for upstreams that are told.
-fn ends(ex: &Exchange) -> Option<Ends> {
-    match ex.conn.peer {
-        Peer::Ip(client) => Some(Ends { client, listener: ex.conn.local }),
-        Peer::Unix => None,
     }
 }
 

@@ -2,23 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use http::Method;
 use ipnet::IpNet;
 
-use super::attempt::Plan;
+use super::again::Past;
+use super::attempt::{Answered, Failed, Plan};
 use super::body::read_ahead;
 use super::by_model;
-use super::event_stream::StreamRules;
+use super::cooldown::Cooldown;
 use super::passive::Passive;
 use super::policy::Policy;
-use super::retry::{Again, RetryRules};
+use super::replay::{DEFAULT_KEEP, RequestBody};
+use super::retry::RetryRules;
+use super::tried::Outlook;
 use super::upstream::Upstream;
 use crate::base::body::Body;
+use crate::base::error::Kind;
 use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
 use crate::http::headers::CompiledHeaderOps;
-use crate::http::matcher::Verdict;
 use crate::http::response_handler::ResponseHandler;
 use crate::http::response_matcher::CompiledResponseMatcher;
 use crate::http::rewrite::Rewrite;
@@ -30,6 +32,8 @@ pub struct Engine {
     pub upstreams: Box<[Upstream]>,
     pub policy: Policy,
     pub retry: RetryRules,
+    /// `None` = what upstreams say of waiting is for the client alone.
+    pub cooldown: Option<Cooldown>,
     pub passive: Option<Passive>,
     /// Method and URI for the upstream alone.
     pub rewrite: Option<Rewrite>,
@@ -44,8 +48,6 @@ pub struct Engine {
     pub request_buffer: Option<Buffer>,
     pub response_buffer: Option<Buffer>,
     pub handle_response: Box<[ResponseHandler]>,
-    /// What is said within streams of LLM APIs.
-    pub stream_rules: StreamRules,
     /// Longest life of an upgraded connection.
     pub stream_timeout: Option<Duration>,
 }
@@ -86,49 +88,71 @@ impl Engine {
         if let Some(buffer) = self.request_buffer {
             body = read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
-        let mut retried = 0;
+        let mut body = RequestBody::new(body, self.keeps(&plan));
+        let mut past = Past::begin(started);
+        if let Some(sticky) = self.policy.sticky() {
+            past.prompt = sticky.key(ex, &mut body).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
+        }
         loop {
-            let failed = match self.attempt(&self.upstreams, ex, &plan, body).await {
+            let Some(sending) = body.next() else {
+                return Err(HandlerError::internal(ORIGIN, "the request body is gone"));
+            };
+            match self.attempt(&self.upstreams, ex, &plan, &past, sending).await {
                 Ok(answered) => {
-                    if let Some(facts) = &mut ex.upstream {
-                        facts.retries = retried;
-                        facts.duration = Some(started.elapsed());
+                    self.heard(ex, &answered);
+                    if let Some(final_answer) =
+                        self.consider(ex, &self.upstreams, &plan, answered, &body, &mut past).await?
+                    {
+                        body.settle();
+                        return self.deliver(ex, final_answer, &past).await;
                     }
-                    return self.answer(ex, &plan, answered).await;
                 }
-                Err(failed) => failed,
-            };
-            let again = match self.retry.decide(&failed.error, retried, started.elapsed()) {
-                Again::No => false,
-                Again::Yes => true,
-                Again::IfAllowed => self.may_repeat(ex, &plan)?,
-            };
-            let (Some(again_body), true) = (failed.body, again) else {
-                if let Some(facts) = &mut ex.upstream {
-                    facts.retries = retried;
-                    facts.transport_error = true;
-                    facts.duration = Some(started.elapsed());
+                Err(Failed { error, unsent, upstream }) => {
+                    if let Some(unsent) = unsent {
+                        body.give_back(unsent);
+                    }
+                    if let Some(upstream) = upstream {
+                        past.tried.add(&upstream, Outlook::MayRecover);
+                    }
+                    // Where no upstream is left, what one has answered stands.
+                    let over = error.kind == Kind::NoUpstream && past.has_answer();
+                    if over || !body.can_repeat() || !self.goes_on(ex, &plan, &past, &error)? {
+                        body.settle();
+                        if let Some(answered) = past.take_answer(ex) {
+                            return self.deliver(ex, answered, &past).await;
+                        }
+                        if let Some(facts) = &mut ex.upstream {
+                            facts.retries = past.retried;
+                            facts.transport_error = true;
+                            facts.duration = Some(started.elapsed());
+                        }
+                        return Err(HandlerError::from_proxy(ORIGIN, error));
+                    }
                 }
-                return Err(HandlerError::from_proxy(ORIGIN, failed.error));
-            };
-            body = again_body;
-            retried += 1;
+            }
+            past.retried += 1;
             if !self.retry.try_interval.is_zero() {
                 tokio::time::sleep(self.retry.try_interval).await;
             }
         }
     }
 
-    /// Whether a request that an upstream may have seen is sent again.
-    fn may_repeat(&self, ex: &mut Exchange, plan: &Plan) -> Result<bool, HandlerError> {
-        match &self.retry.matchers {
-            None => Ok(plan.method == Method::GET),
-            Some(matchers) => match matchers.matches(ex) {
-                Verdict::Yes => Ok(true),
-                // A body that was not held for a matcher is on its way already.
-                Verdict::No | Verdict::NeedBody(_) => Ok(false),
-                Verdict::Error(error) => Err(error),
-            },
+    async fn deliver(&self, ex: &mut Exchange, answered: Answered<'_>, past: &Past<'_>) -> Result<Flow, HandlerError> {
+        if let Some(facts) = &mut ex.upstream {
+            facts.retries = past.retried;
+            facts.duration = Some(past.started.elapsed());
+        }
+        self.answer(ex, answered).await
+    }
+
+    /// Bytes of a streaming body that are kept for other attempts.
+    fn keeps(&self, plan: &Plan) -> usize {
+        if !self.retry.may_repeat(&plan.method) {
+            return 0;
+        }
+        match self.request_buffer {
+            Some(Buffer::Bytes(n)) => usize::try_from(n).unwrap_or(usize::MAX).max(DEFAULT_KEEP),
+            _ => DEFAULT_KEEP,
         }
     }
 }

@@ -92,6 +92,7 @@ fn engine(upstreams: &[&str]) -> Engine {
         upstreams: upstreams.iter().map(|u| Upstream::new(u, &transport, Settings::default()).unwrap()).collect(),
         policy: Policy::First,
         retry: RetryRules::default(),
+        cooldown: None,
         passive: None,
         rewrite: None,
         header_up: None,
@@ -101,7 +102,6 @@ fn engine(upstreams: &[&str]) -> Engine {
         request_buffer: None,
         response_buffer: None,
         handle_response: Box::default(),
-        stream_rules: StreamRules::default(),
         stream_timeout: None,
     }
 }

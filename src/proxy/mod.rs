@@ -10,27 +10,35 @@
 //! ```
 
 pub mod active_check;
+mod again;
 mod answer;
 mod attempt;
 mod body;
 mod by_model;
 mod candidates;
+pub mod cooldown;
 mod engine;
-mod event_stream;
+mod ewma;
 mod hash;
 pub mod health;
 mod outgoing;
 mod passive;
 pub mod policy;
+mod quota;
+mod rendezvous;
+mod replay;
 pub mod retry;
 pub mod state;
+pub mod sticky;
 #[cfg(test)]
 mod testing;
+mod tried;
 mod upgrade;
 pub mod upstream;
+mod uptime;
 
+pub use cooldown::Cooldown;
 pub use engine::{Buffer, Engine};
-pub use event_stream::StreamRules;
 pub use passive::Passive;
 pub use policy::Policy;
 pub use retry::RetryRules;

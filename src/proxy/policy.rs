@@ -1,5 +1,6 @@
 //! Which upstream gets a request. Pure: what is available and how busy it is comes from the caller, chance from a seed.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -8,8 +9,9 @@ use http::{HeaderName, HeaderValue, header};
 use sha2::Sha256;
 use smallvec::SmallVec;
 
-use super::hash::xxh64;
 use super::state::Turn;
+use super::sticky::Sticky;
+use super::{ewma, rendezvous};
 use crate::http::exchange::Exchange;
 use crate::http::path::query_pairs;
 
@@ -21,6 +23,18 @@ pub trait Candidates {
     fn requests(&self, index: usize) -> usize;
     /// The configured address, the upstream's part in hashing.
     fn name(&self, index: usize) -> &str;
+    /// Its share beside the others.
+    fn weight(&self, _: usize) -> u32 {
+        1
+    }
+    /// What one more request costs there by the times it took to answer ([`super::ewma`]).
+    fn cost(&self, _: usize) -> f32 {
+        0.0
+    }
+    /// The key of the request's prompt, for [`Policy::Sticky`].
+    fn prompt(&self) -> Option<u64> {
+        None
+    }
 }
 
 pub enum Policy {
@@ -34,6 +48,10 @@ pub enum Policy {
         turn: Arc<Turn>,
     },
     LeastConn,
+    /// Of two drawn at random the one that answers sooner.
+    PeakEwma,
+    /// By the beginning of the prompt.
+    Sticky(Box<Sticky>),
     /// Rendezvous hashing of the peer's address.
     IpHash,
     /// Of the client's address.
@@ -82,15 +100,22 @@ impl Policy {
             Self::RoundRobin(turn) => round_robin(of, turn),
             Self::WeightedRoundRobin { weights, turn } => weighted_round_robin(of, weights, turn),
             Self::LeastConn => least_conn(of, rng),
+            Self::PeakEwma => ewma::cheaper_of_two(of, rng),
+            Self::Sticky(sticky) => match of.prompt() {
+                Some(key) => sticky.home(of, key),
+                None => return sticky.fallback.select(of, ex, rng),
+            },
             Self::IpHash => match ex.peer_ip() {
-                Some(ip) => by_hash(of, ip.to_string().as_bytes()),
-                None => by_hash(of, b"@"),
+                Some(ip) => rendezvous::home(of, ip.to_string().as_bytes()),
+                None => rendezvous::home(of, b"@"),
             },
             Self::ClientIpHash => match ex.client_ip() {
-                Some(ip) => by_hash(of, ip.to_string().as_bytes()),
-                None => by_hash(of, b"@"),
+                Some(ip) => rendezvous::home(of, ip.to_string().as_bytes()),
+                None => rendezvous::home(of, b"@"),
             },
-            Self::UriHash => by_hash(of, ex.original.uri.path_and_query().map_or("", |p| p.as_str()).as_bytes()),
+            Self::UriHash => {
+                rendezvous::home(of, ex.original.uri.path_and_query().map_or("", |p| p.as_str()).as_bytes())
+            }
             Self::Query { key, fallback } => {
                 // All values of the key: a client cannot choose the upstream by a value that is not looked at.
                 let raw = ex.uri.query().unwrap_or("");
@@ -98,12 +123,12 @@ impl Policy {
                 match values.as_slice() {
                     [] => return fallback.select(of, ex, rng),
                     [one] if one.is_empty() => return fallback.select(of, ex, rng),
-                    [one] => by_hash(of, one.as_bytes()),
-                    many => by_hash(of, many.join(",").as_bytes()),
+                    [one] => rendezvous::home(of, one.as_bytes()),
+                    many => rendezvous::home(of, many.join(",").as_bytes()),
                 }
             }
             Self::Header { field, fallback } => match ex.headers.get(field).filter(|v| !v.is_empty()) {
-                Some(value) => by_hash(of, value.as_bytes()),
+                Some(value) => rendezvous::home(of, value.as_bytes()),
                 None => return fallback.select(of, ex, rng),
             },
             Self::Cookie(_) => None,
@@ -115,10 +140,32 @@ impl Policy {
     #[must_use]
     pub fn counts_requests(&self) -> bool {
         match self {
-            Self::RandomChoose(_) | Self::LeastConn => true,
-            Self::Query { fallback, .. } | Self::Header { fallback, .. } => fallback.counts_requests(),
-            Self::Cookie(cookie) => cookie.fallback.counts_requests(),
-            _ => false,
+            Self::RandomChoose(_) | Self::LeastConn | Self::PeakEwma | Self::Sticky(_) => true,
+            _ => self.fallback().is_some_and(Self::counts_requests),
+        }
+    }
+
+    /// Whether the time that answers take matters to it.
+    #[must_use]
+    pub fn watches_latency(&self) -> bool {
+        matches!(self, Self::PeakEwma) || self.fallback().is_some_and(Self::watches_latency)
+    }
+
+    /// The one in it that looks at prompts.
+    #[must_use]
+    pub fn sticky(&self) -> Option<&Sticky> {
+        match self {
+            Self::Sticky(sticky) => Some(sticky),
+            _ => self.fallback().and_then(Self::sticky),
+        }
+    }
+
+    fn fallback(&self) -> Option<&Self> {
+        match self {
+            Self::Query { fallback, .. } | Self::Header { fallback, .. } => Some(fallback),
+            Self::Cookie(cookie) => Some(&cookie.fallback),
+            Self::Sticky(sticky) => Some(&sticky.fallback),
+            _ => None,
         }
     }
 }
@@ -165,8 +212,12 @@ fn cookie_of<'e>(ex: &'e Exchange, name: &str) -> Option<&'e str> {
 
 fn random(of: &impl Candidates, rng: &mut Rng) -> Option<usize> {
     let mut chosen = None;
-    for (before, index) in (0..of.count()).filter(|i| of.available(*i)).enumerate() {
-        if before == 0 || rng.usize(..=before) == 0 {
+    let mut weights = 0;
+    for index in (0..of.count()).filter(|i| of.available(*i)) {
+        let weight = of.weight(index);
+        weights += weight;
+        // Each replaces those before it by its share of all so far.
+        if weights > 0 && rng.u32(..weights) < weight {
             chosen = Some(index);
         }
     }
@@ -177,27 +228,29 @@ fn least_conn(of: &impl Candidates, rng: &mut Rng) -> Option<usize> {
     least(of, (0..of.count()).filter(|i| of.available(*i)), rng)
 }
 
-/// The least busy; among equals each has the same chance.
+/// The least busy for its weight; among equals each has the same chance.
 fn least(of: &impl Candidates, among: impl Iterator<Item = usize>, rng: &mut Rng) -> Option<usize> {
-    let mut best: Option<(usize, usize)> = None;
+    let mut best: Option<usize> = None;
     let mut equals = 0;
     for index in among {
-        let requests = of.requests(index);
-        match best {
-            Some((_, fewest)) if requests > fewest => {}
-            Some((_, fewest)) if requests == fewest => {
+        // requests / weight, without a division.
+        let load = |a: usize, b: usize| of.requests(a) as u64 * u64::from(of.weight(b));
+        let order = best.map(|best| load(index, best).cmp(&load(best, index)));
+        match order {
+            Some(Ordering::Greater) => {}
+            Some(Ordering::Equal) => {
                 equals += 1;
                 if rng.usize(..equals) == 0 {
-                    best = Some((index, requests));
+                    best = Some(index);
                 }
             }
-            _ => {
+            Some(Ordering::Less) | None => {
                 equals = 1;
-                best = Some((index, requests));
+                best = Some(index);
             }
         }
     }
-    best.map(|(index, _)| index)
+    best
 }
 
 fn random_choose(of: &impl Candidates, k: usize, rng: &mut Rng) -> Option<usize> {
@@ -237,25 +290,6 @@ fn weighted_round_robin(of: &impl Candidates, weights: &[u32], turn: &Turn) -> O
     let able: SmallVec<[usize; 8]> =
         (0..of.count()).filter(|i| weights.get(*i).is_some_and(|w| *w > 0) && of.available(*i)).collect();
     (!able.is_empty()).then(|| able[at % able.len()])
-}
-
-/// Rendezvous hashing: a key moves only when its own upstream goes.
-fn by_hash(of: &impl Candidates, key: &[u8]) -> Option<usize> {
-    let mut text: SmallVec<[u8; 128]> = SmallVec::new();
-    let score = |index: usize, text: &mut SmallVec<[u8; 128]>| {
-        text.clear();
-        text.extend_from_slice(of.name(index).as_bytes());
-        text.extend_from_slice(key);
-        xxh64(text)
-    };
-    let mut best: Option<(usize, u64)> = None;
-    for index in (0..of.count()).filter(|i| of.available(*i)) {
-        let hash = score(index, &mut text);
-        if best.is_none_or(|(_, highest)| hash > highest) {
-            best = Some((index, hash));
-        }
-    }
-    best.map(|(index, _)| index)
 }
 
 #[cfg(test)]
@@ -316,6 +350,39 @@ mod tests {
             counts[random(&of, &mut rng).unwrap()] += 1;
         }
         assert!(counts.iter().all(|c| (800..1200).contains(c)), "{counts:?}");
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        struct Weighted(Vec<usize>);
+        impl Candidates for Weighted {
+            fn count(&self) -> usize {
+                3
+            }
+            fn available(&self, _: usize) -> bool {
+                true
+            }
+            fn requests(&self, index: usize) -> usize {
+                self.0[index]
+            }
+            fn name(&self, _: usize) -> &str {
+                ""
+            }
+            fn weight(&self, index: usize) -> u32 {
+                [1, 2, 5][index]
+            }
+        }
+        let mut rng = Rng::with_seed(3);
+        let (mut drawn, mut busy) = ([0; 3], Weighted(vec![0; 3]));
+        for _ in 0..8000 {
+            drawn[random(&busy, &mut rng).unwrap()] += 1;
+            let least = least_conn(&busy, &mut rng).unwrap();
+            busy.0[least] += 1;
+        }
+        for (index, share) in [1000, 2000, 5000].into_iter().enumerate() {
+            assert!(i32::abs(drawn[index] - share) < 200, "{drawn:?}");
+            assert!(busy.0[index].abs_diff(usize::try_from(share).unwrap()) < 3, "{:?}", busy.0);
+        }
     }
 
     #[test]

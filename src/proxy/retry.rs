@@ -1,6 +1,8 @@
-//! Whether a failed attempt is followed by another (Caddy's rules): a pure decision.
+//! Whether an attempt is followed by another (Caddy's rules, and statuses of ours): a pure decision.
 
 use std::time::Duration;
+
+use http::{Method, StatusCode};
 
 use crate::base::error::{Kind, ProxyError, Retry};
 use crate::http::matcher::MatcherSets;
@@ -11,12 +13,17 @@ pub struct RetryRules {
     pub retries: u32,
     /// How long to go on trying; zero = not by time.
     pub try_duration: Duration,
-    /// An upstream that failed a request is not chosen for it again while another is free.
-    pub exclude_failed: bool,
     /// Pause between attempts.
     pub try_interval: Duration,
-    /// Which requests may be sent again although an upstream may have seen them; `None` = GET only.
+    /// Which requests may be sent again although an upstream may have seen them; `None` here and in
+    /// `answer_matchers` = GET only.
     pub matchers: Option<MatcherSets>,
+    /// The same, for answers too: what they match is tried again.
+    pub answer_matchers: Option<MatcherSets>,
+    /// Statuses after which a request of any method is tried again: the answer says that it was refused.
+    pub statuses: Box<[u16]>,
+    /// An upstream that failed a request is not chosen for it again while another is free.
+    pub exclude_failed: bool,
 }
 
 /// What a failure means for another attempt.
@@ -34,13 +41,39 @@ impl RetryRules {
         self.retries > 0 || !self.try_duration.is_zero()
     }
 
-    /// `retried` counts the attempts after the first, `elapsed` the time since the first began.
+    /// Whether one more attempt is within the limits: `retried` counts the attempts after the first, `elapsed` the time
+    /// since the first began.
+    #[must_use]
+    pub fn has_more(&self, retried: u32, elapsed: Duration) -> bool {
+        self.enabled()
+            && (self.try_duration.is_zero() || elapsed < self.try_duration)
+            && (self.retries == 0 || retried < self.retries)
+    }
+
+    /// Whether a request that an upstream may have seen is ever sent again.
+    #[must_use]
+    pub fn may_repeat(&self, method: &Method) -> bool {
+        self.enabled()
+            && (*method == Method::GET
+                || self.matchers.is_some()
+                || self.answer_matchers.is_some()
+                || !self.statuses.is_empty())
+    }
+
+    #[must_use]
+    pub fn looks_at_answers(&self) -> bool {
+        !self.statuses.is_empty() || self.answer_matchers.is_some()
+    }
+
+    #[must_use]
+    pub fn tries_after(&self, status: StatusCode) -> bool {
+        self.statuses.contains(&status.as_u16())
+    }
+
+    /// What an attempt without an answer means; see [`Self::has_more`] for the other arguments.
     #[must_use]
     pub fn decide(&self, error: &ProxyError, retried: u32, elapsed: Duration) -> Again {
-        if !self.enabled()
-            || (!self.try_duration.is_zero() && elapsed >= self.try_duration)
-            || (self.retries > 0 && retried >= self.retries)
-        {
+        if !self.has_more(retried, elapsed) {
             return Again::No;
         }
         match (error.kind, error.retry) {

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::cooldown::Cooling;
+use super::ewma::PeakEwma;
+
 /// More failures than this at once say nothing new; the oldest is forgotten.
 const MAX_FAILS: usize = 1024;
 
@@ -18,6 +21,10 @@ pub struct HostState {
     fail_count: AtomicUsize,
     /// When each recent failure stops counting.
     fails: Mutex<VecDeque<Instant>>,
+    /// Until when it asked to be left alone.
+    pub cooling: Cooling,
+    /// How soon it answers.
+    pub ewma: PeakEwma,
 }
 
 impl HostState {

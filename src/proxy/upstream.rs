@@ -35,6 +35,8 @@ pub struct Upstream {
 pub struct Settings {
     /// Requests at once beyond which it is full; `None` = no limit.
     pub max_requests: Option<usize>,
+    /// Its share beside the others; 0 = 1.
+    pub weight: u32,
     /// Operations on the request's headers after those of the handler.
     pub header_up: Option<CompiledHeaderOps>,
     /// `Host` names it, not what the client asked for.

@@ -219,10 +219,7 @@ fn an_upgrade_hands_over_the_connection() {
 fn first_bytes_lead_a_connection_of_their_own() {
     local(async {
         let origin = Origin::new().await;
-        let plain = origin.target();
-        let mut options = origin.options();
-        options.proxy_protocol = Some(ProxyProtocol::V1);
-        let target = Target::new(options).unwrap();
+        let target = origin.target();
         let server = async {
             origin.accept().await.serve().await;
             let mut peer = origin.accept().await;
@@ -232,9 +229,8 @@ fn first_bytes_lead_a_connection_of_their_own() {
             assert!(peer.is_closed_by_client().await);
         };
         let client = async {
-            go(&plain, get("/")).await.unwrap();
-            let ends = Ends { client: "1.2.3.4:1".parse().unwrap(), listener: "5.6.7.8:2".parse().ok() };
-            let options = SendOptions { ends: Some(ends) };
+            go(&target, get("/")).await.unwrap();
+            let options = SendOptions { first_bytes: Some(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n") };
             assert!(!send(&target, get("/"), options).await.unwrap().reused);
         };
         tokio::join!(server, client);

@@ -3,19 +3,21 @@
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::config::{Config, LoadBalancing, PassiveHealth, Policy as PolicyConfig};
+use super::config::{Config, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
-use super::{compile_health, compile_stream, compile_transport, compile_upstreams};
+use super::{compile_health, compile_retry, compile_transport, compile_upstreams};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
 use crate::http::headers::{CompiledHeaderOps, HeaderOps, HeadersConfig};
+use crate::http::placeholder::Template;
 use crate::http::response_matcher::{CompiledResponseMatcher, ResponseMatcher};
 use crate::http::rewrite::Rewrite;
 use crate::http::route::Handler;
 use crate::proxy::policy::Cookie;
 use crate::proxy::state::Turn;
-use crate::proxy::{Buffer, Engine, Passive, Policy, RetryRules};
+use crate::proxy::sticky::{self, Sticky};
+use crate::proxy::{Buffer, Engine, Passive, Policy};
 
 pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let config: Config = read(module, "handler")?;
@@ -50,7 +52,8 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         .transpose()
         .map_err(|(field, why)| CompileError::new("invalid-rewrite", why).within(field).within("rewrite"))?;
     Ok(Handler::Async(Box::new(Engine {
-        retry: retry(&balancing, cx),
+        retry: compile_retry::rules(&balancing, &config.upstreams, cx)?,
+        cooldown: compile_retry::cooldown(&balancing),
         passive: health.passive.as_ref().map(passive),
         header_up: header_up(&headers)?,
         header_down: header_down(&headers)?,
@@ -59,7 +62,6 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         request_buffer: buffer(config.request_buffers),
         response_buffer: buffer(config.response_buffers),
         handle_response: response_handler::compile(&config.handle_response, cx)?,
-        stream_rules: compile_stream::rules(&config)?,
         stream_timeout: config.stream_timeout.positive(),
         upstreams,
         policy,
@@ -73,21 +75,6 @@ fn passive(config: &PassiveHealth) -> Passive {
         max_fails: usize::try_from(config.max_fails).ok().filter(|n| *n > 0).unwrap_or(1),
         statuses: config.unhealthy_status.clone().into(),
         latency: config.unhealthy_latency.positive(),
-    }
-}
-
-fn retry(config: &LoadBalancing, cx: &mut CompileCx<'_>) -> RetryRules {
-    let try_duration = config.try_duration.positive().unwrap_or_default();
-    let default_interval = if try_duration.is_zero() { 0 } else { 250 };
-    let try_interval = config.try_interval.positive().unwrap_or(std::time::Duration::from_millis(default_interval));
-    let matchers = (!config.retry_match.is_empty())
-        .then(|| cx.at("load_balancing", |cx| cx.at("retry_match", |cx| cx.compile_matcher_sets(&config.retry_match))));
-    RetryRules {
-        retries: u32::try_from(config.retries).unwrap_or(0),
-        exclude_failed: config.retry_exclude_failed.unwrap_or(false),
-        try_duration,
-        try_interval,
-        matchers,
     }
 }
 
@@ -118,6 +105,21 @@ fn policy(module: &Module, dials: &str) -> Result<Policy, CompileError> {
             Policy::WeightedRoundRobin { weights: weights.into(), turn: Turn::adopt(dials) }
         }
         "least_conn" => Policy::LeastConn,
+        "peak_ewma" => Policy::PeakEwma,
+        "sticky" => {
+            let max_load = config.max_load.unwrap_or(sticky::DEFAULT_MAX_LOAD);
+            if !(1.0..=100.0).contains(&max_load) {
+                return Err(
+                    CompileError::new("invalid-value", "`max_load` is a factor from 1 to 100").within("max_load")
+                );
+            }
+            Policy::Sticky(Box::new(Sticky {
+                bytes: usize::try_from(config.bytes).ok().filter(|n| *n > 0).unwrap_or(sticky::DEFAULT_BYTES),
+                key: (!config.key.is_empty()).then(|| Template::parse(&config.key)),
+                max_load,
+                fallback: if config.fallback.is_some() { *fallback()? } else { Policy::LeastConn },
+            }))
+        }
         "ip_hash" => Policy::IpHash,
         "client_ip_hash" => Policy::ClientIpHash,
         "uri_hash" => Policy::UriHash,

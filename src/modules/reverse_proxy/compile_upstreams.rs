@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::compile::{compile_ops, says_host};
 use super::compile_transport::Transport;
 use super::config::{Config, Upstream as UpstreamConfig};
+use super::parse_to::knows_weights;
 use crate::client::Scheme;
 use crate::config::compile_cx::CompileError;
 use crate::llm::model_glob::ModelGlobs;
@@ -27,6 +28,7 @@ pub fn compile(
         let own_limit = if upstream.max_requests > 0 { upstream.max_requests } else { max_requests };
         let mut settings = Settings {
             max_requests: usize::try_from(own_limit).ok().filter(|n| *n > 0),
+            weight: u32::try_from(upstream.weight).unwrap_or(0),
             names_host: names_host && template.scheme == Scheme::Https,
             models: ModelGlobs::new(&upstream.models),
             ..Settings::default()
@@ -41,8 +43,9 @@ pub fn compile(
             .map_err(|why| CompileError::new("invalid-upstream-address", why).within("dial"))
     };
     let policy = config.load_balancing.as_ref().and_then(|lb| lb.selection_policy.as_ref());
-    if let (Some(_), Some(i)) = (policy, config.upstreams.iter().position(|upstream| upstream.weight != 0)) {
-        let message = "the `weight` of an upstream and a selection policy cannot stand together";
+    let weighted = config.upstreams.iter().position(|upstream| upstream.weight != 0);
+    if let (Some(false), Some(i)) = (policy.map(knows_weights), weighted) {
+        let message = "this selection policy has no use for the `weight` of an upstream";
         return Err(CompileError::new("contradicting-options", message).within("weight").within(i).within("upstreams"));
     }
     let upstreams = config.upstreams.iter().enumerate();

@@ -52,12 +52,6 @@ pub struct Config {
     pub handle_response: Vec<ResponseHandler>,
     #[serde(skip_serializing_if = "is_false")]
     pub verbose_logs: bool,
-    /// Our own: a silent stream of events is kept alive after so long.
-    #[serde(skip_serializing_if = "Nanos::is_zero")]
-    pub sse_keepalive: Nanos,
-    /// Our own: false = a stream that breaks off is cut, and not ended by an error event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sse_errors: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -102,9 +96,15 @@ pub struct LoadBalancing {
     pub try_interval: Nanos,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retry_match: Vec<MatcherSet>,
-    /// A request does not go twice to an upstream that failed it while another is free. Not Caddy's.
+    /// Ours: statuses after which a request of any method is tried again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retry_on: Vec<u16>,
+    /// Ours: absent = on with `retry_on` or an upstream in block form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_exclude_failed: Option<bool>,
+    /// Ours: the longest time that an upstream is left alone; zero = never. Absent: see `retry_exclude_failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<Nanos>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -213,9 +213,6 @@ pub struct HttpTransport {
     /// `{"from": "url", "url": …}` or `{"from": "none"}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_proxy: Option<Module>,
-    /// Our own: from the call to the last byte of the response.
-    #[serde(skip_serializing_if = "Nanos::is_zero")]
-    pub total_timeout: Nanos,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -315,4 +312,10 @@ pub struct Policy {
     pub max_age: Nanos,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Module>,
+    /// Of `sticky`: bytes of the prompt that count; 0 = the default.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes: i64,
+    /// Of `sticky`: load above the mean that an upstream may have, as a factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_load: Option<f64>,
 }

@@ -28,34 +28,64 @@
 //! ```
 //!
 //! `header_up` changes what goes to that upstream alone, after the `header_up` of the directive: one key for each account.
-//! `weight` (1 to 10000, by default 1) is its share of the turns; with one, upstreams take turns by weight, and `lb_policy`
-//! cannot stand beside it. `max_requests` is how many requests it gets at once. `models` keeps it for requests for these
+//! `weight` (1 to 10000, by default 1) is its share of the requests: without `lb_policy` upstreams take turns by weight;
+//! `first`, `round_robin` and `weighted_round_robin` have no use for it. `max_requests` is how many requests it gets at once. `models` keeps it for requests for these
 //! models (patterns as in the matcher `model`, which also tells how the model is found); upstreams without `models` take
 //! any request. A request that no upstream is there for is told so: 404 `model_not_found`, or that it names no model. Two
 //! `to` lines with one address and different headers are two accounts: failures and requests are counted for each. Once
 //! an upstream has a block, the schemes of upstreams may differ, and a retry goes to another upstream than the one that
 //! failed while one is free (`retry_exclude_failed`).
 //!
-//! Streams of LLM APIs are known by their `Content-Type` and the path that the upstream was asked for. `sse_keepalive 15s`
-//! tells a client that its stream lives when the upstream, after its head, has said nothing for so long: with a comment
-//! (`: keepalive`) for OpenAI's dialects and unknown streams of events, with `event: ping` for Anthropic, with nothing for
-//! lines of JSON (Ollama's own API), whose readers would take it for a broken line; always between events, never inside one.
-//! An upstream that dies, or stalls for longer than `read_timeout`, within such a stream is told to the client as the error event
-//! of its API, and the response ends cleanly behind it without `[DONE]`: official clients raise it as an error. `sse_errors off`
-//! cuts the connection instead, as happens to every other answer that breaks off: it never looks complete. Neither touches a
-//! stream that is compressed or has a `Content-Length`.
+//! **Balancing.** `lb_policy` is one of Caddy's, whose keyed policies choose the same upstream as Caddy does: `random` (the
+//! default), `random_choose <n>`, `first`, `round_robin`, `weighted_round_robin <weights…>`, `least_conn`, `ip_hash`,
+//! `client_ip_hash`, `uri_hash`, `query <key>`, `header <field>`, `cookie [<name> [<secret>]]`; or one of these:
 //!
-//! `flush_interval` and `stream_buffer_size` are read and have nothing to do: what comes is passed on at once. `request_buffers`
-//! and `response_buffers` read that much (`unlimited`: all) before anything goes on; a request body that fits leaves with a
-//! `Content-Length` and can be sent again. `stream_timeout` ends upgraded connections (WebSockets) after so long;
-//! `stream_close_delay` has nothing to do, since a reload closes none.
+//! - `least_conn`, as in Caddy, counts a request until the last byte of its answer: what is open are streams.
+//! - `peak_ewma`: of two drawn at random the one that answers sooner, by the time to the heads of its answers (a moving
+//!   average that jumps up at once and sinks in ten seconds) times the requests under way. Failures, 429 and 5xx count as
+//!   five seconds, so that quick refusals do not look like speed.
+//! - `sticky`: a conversation stays with one upstream, where the prompt cache has its beginning. The key is the prompt up to
+//!   the first message of the user, at most `bytes` of it (64 KiB), or the request's `prompt_cache_key`, or what `key` gives.
+//!   Where an upstream has more than `max_load` (1.25) times its share of the requests under way, and at least four, the
+//!   next one in line has the request. Requests without a prompt go by `fallback` (`least_conn`). Up to 1 MiB of the body is
+//!   read before an upstream is chosen.
+//!
+//! ```text
+//! lb_policy sticky {
+//!     bytes 4KiB
+//!     key {header.X-Session-Id}
+//!     max_load 1.5
+//!     fallback random
+//! }
+//! ```
+//!
+//! **Retries.** `lb_retries`, `lb_try_duration` and `lb_try_interval` as in Caddy: a request that no upstream has seen is
+//! tried again; one that may have been seen only when it is a GET, or when `lb_retry_match` says so. `retry_on <statuses…>`
+//! (400 to 599) adds answers: a request of any method that is answered so is tried elsewhere, by default at every other
+//! upstream once. `retry_on 429 500 502 503 504 529` suits most providers of models. Mind that 500, 502 and 504 say that
+//! something failed, not that nothing was done: a provider may bill a request that is then sent again; 429, 503 and 529
+//! are refusals. When no attempt does better, the client gets the last answer with its body. Nothing is tried again
+//! once a byte of the answer has gone to the client.
+//!
+//! A request body is kept for another attempt up to 1 MiB, while one is possible, or up to `request_buffers` where that is
+//! more. A longer one goes to one upstream alone.
+//!
+//! `retry_exclude_failed on` keeps a request from an upstream that failed it while another is free (`off` as in Caddy; on by
+//! itself with `retry_on` or an upstream with a block).
+//!
+//! **Cooldown.** With `retry_on` or an upstream with a block, an upstream that answers 429, 503 or 529 with `Retry-After` (seconds
+//! or a date) or `retry-after-ms` is left alone until then, at most ten minutes; `cooldown <longest>` sets another bound, or
+//! turns this on in other places, and `cooldown off` turns it off. It holds for each account, and over reloads. Where all are
+//! in cooldown, the one that is free soonest is asked, and the client gets its answer: a provider's limit is often for one
+//! model only. A 429 that waiting does not help (`insufficient_quota`, `x-should-retry: false`) is not tried again with the same
+//! key, and reaches the client if no other key takes the request.
 //!
 //! `forward_auth` and `php_fastcgi` are shorthands that write a `reverse_proxy` and live in this folder.
 
 mod address;
 mod compile;
 mod compile_health;
-mod compile_stream;
+mod compile_retry;
 mod compile_transport;
 mod compile_upstreams;
 mod config;
@@ -64,7 +94,7 @@ mod parse;
 mod parse_dynamic;
 mod parse_health;
 mod parse_policy;
-mod parse_stream;
+mod parse_retry;
 mod parse_to;
 mod parse_transport;
 pub mod php_fastcgi;
@@ -82,12 +112,13 @@ pub const DIRECTIVE: Directive = Directive {
     parse: parse_directive,
     doc: &Doc {
         summary: "Sends requests to upstreams.",
-        syntax: "reverse_proxy [matcher] [<upstreams…>] { to <upstreams…> [{ header_up …  weight <n>  max_requests <n>  models <patterns…> }]  lb_policy <name> [<options…>]  header_up [+|-]<field> [<value> [<replacement>]]  transport http { … }  … }",
+        syntax: "reverse_proxy [matcher] [<upstreams…>] { to <upstreams…> [{ header_up …  weight <n>  max_requests <n>  models <patterns…> }]  lb_policy <name> [<options…>]  lb_retries <n>  retry_on <statuses…>  retry_exclude_failed on|off  cooldown off|<longest>  header_up [+|-]<field> [<value> [<replacement>]]  transport http { … }  … }",
         examples: &[
             "reverse_proxy 127.0.0.1:9001",
             "reverse_proxy /v1/* https://api.example.com",
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy least_conn\n\tlb_retries 2\n\tfail_duration 10s\n}",
-            "reverse_proxy https://api.example.com {\n\tsse_keepalive 15s\n\tsse_errors off\n}",
+            "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy peak_ewma\n\tretry_on 429 500 502 503 504 529\n\tcooldown 5m\n}",
+            "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy sticky {\n\t\tbytes 4KiB\n\t\tkey {header.X-Session-Id}\n\t}\n\tlb_retries 1\n\tretry_exclude_failed on\n}",
             "reverse_proxy unix//run/app.sock {\n\theader_up -Authorization\n\theader_down -Server\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
@@ -101,13 +132,16 @@ pub const DIRECTIVE: Directive = Directive {
             ("reverse_proxy a:1 {\n\tlb_policy frist\n}", "unknown-module"),
             ("reverse_proxy a:1 {\n\tlb_retries many\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\tlb_policy first\n\tlb_policy first\n}", "duplicate-option"),
+            ("reverse_proxy a:1 {\n\tretry_on 200\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tretry_exclude_failed yes\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tcooldown 0s\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tlb_policy sticky {\n\t\tmax_load 0.5\n\t}\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tlb_policy peak_ewma {\n\t\tbytes 5\n\t}\n}", "unexpected-block"),
             ("reverse_proxy a:1 {\n\tto\n}", "wrong-argument-count"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 0\n\t}\n}", "invalid-value"),
             ("reverse_proxy {\n\tto a:1 {\n\t\twight 2\n\t}\n}", "unknown-subdirective"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tmax_requests 1\n\t\tmax_requests 2\n\t}\n}", "duplicate-option"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 2\n\t}\n\tlb_policy first\n}", "contradicting-options"),
-            ("reverse_proxy a:1 {\n\tsse_keepalive often\n}", "invalid-value"),
-            ("reverse_proxy a:1 {\n\tsse_errors maybe\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\theader_up ?X v\n}", "default-on-request-header"),
             ("reverse_proxy a:1 {\n\thandle_response @x {\n\t}\n}", "undefined-matcher"),
             ("reverse_proxy a:1 {\n\thealth_upstream b:2\n\thealth_port 3\n}", "contradicting-options"),

@@ -3,8 +3,8 @@
 use super::address;
 use super::config::{Config, HttpTransport, Upstream};
 use super::parse_transport::{Transport, transport};
-use super::words::{duration, duration_or_number, each_line, integer, size_or_unlimited};
-use super::{parse_dynamic, parse_health, parse_policy, parse_stream, parse_to};
+use super::words::{duration_or_number, each_line, size_or_unlimited};
+use super::{parse_dynamic, parse_health, parse_policy, parse_retry, parse_to};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{DirectiveCx, Parsed};
@@ -19,10 +19,6 @@ const OPTIONS: &[&str] = &[
     "to",
     "dynamic",
     "lb_policy",
-    "lb_retries",
-    "lb_try_duration",
-    "lb_try_interval",
-    "lb_retry_match",
     "flush_interval",
     "request_buffers",
     "response_buffers",
@@ -38,8 +34,6 @@ const OPTIONS: &[&str] = &[
     "handle_response",
     "replace_status",
     "verbose_logs",
-    "sse_keepalive",
-    "sse_errors",
 ];
 
 /// State of one directive while its lines are read.
@@ -108,18 +102,9 @@ impl<'n> Reader<'n> {
                 let policy = parse_policy::policy(cx, node)?;
                 config.load_balancing.get_or_insert_default().selection_policy = Some(policy);
             }
-            "lb_retries" => config.load_balancing.get_or_insert_default().retries = integer(cx.value(node)?)?,
-            "lb_try_duration" => {
-                config.load_balancing.get_or_insert_default().try_duration = duration(cx.value(node)?)?;
+            name if parse_retry::OPTIONS.contains(&name) => {
+                parse_retry::line(cx, &mut config.load_balancing, node)?;
             }
-            "lb_try_interval" => {
-                config.load_balancing.get_or_insert_default().try_interval = duration(cx.value(node)?)?;
-            }
-            "lb_retry_match" => {
-                let set = nested_matcher_set(cx, node)?;
-                config.load_balancing.get_or_insert_default().retry_match.push(set);
-            }
-            "sse_keepalive" | "sse_errors" => parse_stream::line(cx, config, node)?,
             name if parse_health::OPTIONS.contains(&name) => {
                 parse_health::line(cx, &mut config.health_checks, node)?;
             }
@@ -172,7 +157,8 @@ impl<'n> Reader<'n> {
                 config.verbose_logs = cx.flag(node)?;
             }
             _ => {
-                let known: Vec<&str> = OPTIONS.iter().chain(parse_health::OPTIONS).copied().collect();
+                let known: Vec<&str> =
+                    OPTIONS.iter().chain(parse_retry::OPTIONS).chain(parse_health::OPTIONS).copied().collect();
                 return Err(cx.unknown(node, &known));
             }
         }
@@ -272,18 +258,6 @@ fn mixed_schemes((scheme, span): (&str, Span), (common, at): (&str, Span)) -> Di
 /// `{"protocol": NAME, …}`.
 pub fn protocol(name: &str, typed: &impl serde::Serialize) -> Module {
     types::module("protocol", name, typed)
-}
-
-/// `lb_retry_match KIND …` or a block of such lines.
-fn nested_matcher_set(cx: &mut DirectiveCx<'_, '_>, node: &Node) -> Parsed<types::MatcherSet> {
-    match (node.args.split_first(), &node.block) {
-        (None, Some(block)) => cx.matcher_set(&block.nodes),
-        (Some((name, args)), block) => {
-            let line = Node { name: name.clone(), args: args.to_vec(), block: block.clone() };
-            cx.matcher_set(std::slice::from_ref(&line))
-        }
-        (None, None) => Err(cx.arg_err(node)),
-    }
 }
 
 pub(super) fn header_op(cx: &mut DirectiveCx<'_, '_>, ops: &mut HeaderOps, node: &Node) -> Parsed<()> {

@@ -1,7 +1,7 @@
-//! `lb_policy NAME … { fallback …; max_age … }`.
+//! `lb_policy NAME … { fallback …; max_age …; bytes …; key …; max_load … }`.
 
 use super::config::Policy;
-use super::words::{duration, each_line, integer, invalid, unknown_module};
+use super::words::{duration, each_line, integer, invalid, size, unknown_module};
 use crate::config::directive_cx::{DirectiveCx, Parsed};
 use crate::config::types::{Module, module};
 use crate::syntax::token::Token;
@@ -14,6 +14,8 @@ pub const POLICIES: &[&str] = &[
     "round_robin",
     "weighted_round_robin",
     "least_conn",
+    "peak_ewma",
+    "sticky",
     "ip_hash",
     "client_ip_hash",
     "uri_hash",
@@ -32,7 +34,8 @@ pub fn policy(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
     let mut policy = Policy::default();
     match (id, args) {
         (
-            "random" | "first" | "round_robin" | "least_conn" | "ip_hash" | "client_ip_hash" | "uri_hash" | "cookie",
+            "random" | "first" | "round_robin" | "least_conn" | "peak_ewma" | "sticky" | "ip_hash" | "client_ip_hash"
+            | "uri_hash" | "cookie",
             [],
         ) => {}
         ("weighted_round_robin", [_, ..]) => policy.weights = args.iter().map(weight).collect::<Parsed<_>>()?,
@@ -46,7 +49,7 @@ pub fn policy(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
         }
         _ => return Err(cx.arg_err(line)),
     }
-    if !matches!(id, "query" | "header" | "cookie") {
+    if !matches!(id, "query" | "header" | "cookie" | "sticky") {
         cx.no_block(line)?;
     }
     each_line(cx, line.lines(), |cx, node| match node.name() {
@@ -63,9 +66,31 @@ pub fn policy(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Module> {
             policy.max_age = duration(value)?;
             if policy.max_age.0 > 0 { Ok(()) } else { Err(invalid(value, "a duration above zero")) }
         }
-        _ => Err(cx.unknown(node, if id == "cookie" { &["fallback", "max_age"] } else { &["fallback"] })),
+        "bytes" if id == "sticky" => {
+            policy.bytes = size(cx.value(node)?)?;
+            Ok(())
+        }
+        "key" if id == "sticky" => {
+            policy.key = cx.value(node)?.text().to_owned();
+            Ok(())
+        }
+        "max_load" if id == "sticky" => {
+            let value = cx.value(node)?;
+            let load = value.text().parse().ok().filter(|load| (1.0..=100.0).contains(load));
+            policy.max_load = Some(load.ok_or_else(|| invalid(value, "a factor from 1 to 100, such as `1.25`"))?);
+            Ok(())
+        }
+        _ => Err(cx.unknown(node, options(id))),
     })?;
     Ok(module("policy", id, &policy))
+}
+
+fn options(policy: &str) -> &'static [&'static str] {
+    match policy {
+        "cookie" => &["fallback", "max_age"],
+        "sticky" => &["bytes", "fallback", "key", "max_load"],
+        _ => &["fallback"],
+    }
 }
 
 fn weight(token: &Token) -> Parsed<i64> {

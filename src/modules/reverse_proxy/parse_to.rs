@@ -4,6 +4,7 @@ use super::config::{Config, Upstream, UpstreamHeaders};
 use super::parse::{header_op, warn_unneeded_header};
 use super::words::{each_line, integer, invalid, texts};
 use crate::config::directive_cx::{DirectiveCx, Parsed};
+use crate::config::types::{Module, module_id};
 use crate::syntax::token::Token;
 use crate::syntax::tree::Node;
 
@@ -54,11 +55,17 @@ pub fn settings(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Option<Sett
 /// What settings of single upstreams cannot stand beside.
 pub fn check(cx: &DirectiveCx<'_, '_>, config: &Config) -> Parsed<()> {
     let policy = config.load_balancing.as_ref().and_then(|lb| lb.selection_policy.as_ref());
-    if policy.is_none() || config.upstreams.iter().all(|upstream| upstream.weight == 0) {
+    let weighted = config.upstreams.iter().any(|upstream| upstream.weight != 0);
+    if !weighted || policy.is_none_or(knows_weights) {
         return Ok(());
     }
     let line = cx.node.lines().find(|line| line.name() == "lb_policy").unwrap_or(cx.node);
-    Err(cx.err(line.span(), "contradicting-options", "a `weight` of an upstream and `lb_policy` cannot stand together"))
+    Err(cx.err(line.span(), "contradicting-options", "this policy has no use for the `weight` of an upstream"))
+}
+
+/// Whether shares of upstreams mean something to this policy.
+pub fn knows_weights(policy: &Module) -> bool {
+    !matches!(module_id(policy, "policy"), "first" | "round_robin" | "weighted_round_robin")
 }
 
 fn within(token: &Token, most: i64, wanted: &str) -> Parsed<i64> {

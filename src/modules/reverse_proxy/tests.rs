@@ -74,7 +74,6 @@ fn what_is_wrong_is_refused_with_its_place() {
             "/upstreams/0/headers/request",
         ),
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
-        (json!({ "sse_keepalive": "100ms" }), "invalid-value", "/sse_keepalive"),
         (
             json!({ "health_checks": { "active": { "uri": "/h", "expect_body": "(" } } }),
             "invalid-regexp",
