@@ -8,6 +8,7 @@
 
 pub mod chunked;
 pub mod head;
+pub mod names;
 pub mod receive;
 mod relay;
 pub mod transmit;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use super::clock::{BodyClock, HeadClock};
 use super::pool::{self, Home};
+use super::spare_request;
 use super::stream::Stream;
 use super::target::{KeepAlive, Target};
 use super::ticker::Deadline;
@@ -97,10 +99,14 @@ impl H1 {
     }
 
     /// Sends the request and waits for the response head. Dropping the future closes the connection.
-    pub async fn exchange(mut self: Box<Self>, target: &Target, mut request: Request<Body>) -> Result<Answer, Failure> {
+    pub async fn exchange(
+        mut self: Box<Self>,
+        target: &Target,
+        mut request: Box<Request<Body>>,
+    ) -> Result<Answer, Failure> {
         if !self.is_idle() {
             let error = upstream_error(Kind::UpstreamClosed, Retry::Safe, target, "the connection was closed");
-            return Err(Failure { error, request: Some(Box::new(request)), unsent: true, silent: true, again: false });
+            return Err(Failure { error, request: Some(request), unsent: true, silent: true, again: false });
         }
         let spare = request.body().spare();
         let body = request.body_mut().take();
@@ -123,14 +129,16 @@ impl H1 {
                 } else {
                     Some(transmit)
                 };
-                h1.answered(head, ahead, &request, unsent, target)
+                let answered = h1.answered(head, ahead, &request, unsent, target);
+                spare_request::keep(request);
+                answered
             }
             Err(ended) => {
                 let silent = !exchange.head.began;
                 let unsent = silent && exchange.transmit.written == 0;
                 let request = spare.map(|body| {
                     *request.body_mut() = body;
-                    Box::new(request)
+                    request
                 });
                 Err(Failure {
                     error: ended.error(target, unsent),

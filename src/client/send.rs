@@ -58,7 +58,16 @@ pub struct SendError {
 /// after that without a byte of an answer, and it had served before, the request is sent once more on a new connection,
 /// provided its method is idempotent (or it has an `idempotency-key`) and its body is at hand. Dropping the future
 /// cancels the upstream at once.
-pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<'_>) -> Result<Sent, SendError> {
+pub fn send<'a, R: Into<Box<Request<Body>>>>(
+    target: &'a Target,
+    request: R,
+    options: SendOptions<'a>,
+) -> impl Future<Output = Result<Sent, SendError>> + use<'a, R> {
+    send_boxed(target, request.into(), options)
+}
+
+/// Boxed, as a request is moved from one future to the next.
+async fn send_boxed(target: &Target, request: Box<Request<Body>>, options: SendOptions<'_>) -> Result<Sent, SendError> {
     let started = Instant::now();
     let mut request = prepare(target, request)?;
     let wanted = Wanted {
@@ -76,7 +85,7 @@ pub async fn send(target: &Target, request: Request<Body>, options: SendOptions<
         let shared = matches!(connection, Idle::H2(_));
         let result = match connection {
             Idle::H1(h1) => h1.exchange(target, request).await,
-            Idle::H2(h2) => h2.exchange(target, request, !second).await,
+            Idle::H2(h2) => h2.exchange(target, *request, !second).await,
         };
         match result {
             Ok(Answer { response, upgraded, remote }) => {
@@ -132,18 +141,14 @@ async fn acquire(
 }
 
 /// What to send after a failure, or the failure. `first`: this was the first that an upstream may have seen.
-fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Result<Request<Body>, SendError> {
+fn next_try(target: &Target, failure: Failure, reused: bool, first: bool) -> Result<Box<Request<Body>>, SendError> {
     let Failure { error, request, unsent, silent, again } = failure;
     let Some(request) = request else { return Err(SendError { error, request: None }) };
     if unsent {
-        return if reused {
-            Ok(*request)
-        } else {
-            Err(SendError { error, request: Some(give_back(target, *request)) })
-        };
+        return if reused { Ok(request) } else { Err(SendError { error, request: Some(give_back(target, request)) }) };
     }
     let stale = reused && silent && error.kind == Kind::UpstreamClosed && is_idempotent(&request);
-    if first && (again || stale) { Ok(*request) } else { Err(SendError { error, request: None }) }
+    if first && (again || stale) { Ok(request) } else { Err(SendError { error, request: None }) }
 }
 
 /// May be sent twice: by its method (RFC 9110 section 9.2.2), or as the caller says so.
@@ -154,7 +159,7 @@ fn is_idempotent(request: &Request<Body>) -> bool {
 }
 
 /// To an HTTP proxy a plain request goes in absolute form, with the login for the proxy.
-fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<Body>, SendError> {
+fn prepare(target: &Target, mut request: Box<Request<Body>>) -> Result<Box<Request<Body>>, SendError> {
     *request.version_mut() = Version::HTTP_11;
     if let Some(proxy) = target.proxy.as_ref().filter(|_| dial::speaks_to_proxy(target)) {
         let path = request.uri().path_and_query().cloned();
@@ -162,7 +167,7 @@ fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<Body>,
         let absolute = absolute.path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/"))).build();
         let Ok(uri) = absolute else {
             let error = ProxyError::new(Kind::Internal, Retry::No, "the upstream's address is not valid in a URI");
-            return Err(SendError { error, request: Some(Box::new(request)) });
+            return Err(SendError { error, request: Some(request) });
         };
         *request.uri_mut() = uri;
         if let Some(login) = &proxy.authorization {
@@ -173,11 +178,11 @@ fn prepare(target: &Target, mut request: Request<Body>) -> Result<Request<Body>,
 }
 
 /// Undoes [`prepare`].
-fn give_back(target: &Target, mut request: Request<Body>) -> Box<Request<Body>> {
+fn give_back(target: &Target, mut request: Box<Request<Body>>) -> Box<Request<Body>> {
     if dial::speaks_to_proxy(target) {
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
-    Box::new(request)
+    request
 }

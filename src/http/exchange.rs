@@ -439,9 +439,10 @@ pub fn split_host_port(s: &str) -> (&str, &str) {
             None => (s, ""),
         };
     }
-    match s.rsplit_once(':') {
+    let colon = |text: &str| text.bytes().rposition(|b| b == b':');
+    match colon(s).and_then(|at| s.split_at_checked(at)) {
         // Two colons without brackets: a bare IPv6 address.
-        Some((host, port)) if !host.contains(':') => (host, port),
+        Some((host, port)) if colon(host).is_none() => (host, port.get(1..).unwrap_or("")),
         _ => (s, ""),
     }
 }

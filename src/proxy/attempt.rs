@@ -133,8 +133,11 @@ impl Engine {
         upstream: &Upstream,
         to: &Reachable,
         body: Body,
-    ) -> (Request<Body>, bool) {
-        let mut headers = outgoing::request(ex, &self.trusted_proxies);
+    ) -> (Box<Request<Body>>, bool) {
+        let room = ex.headers.len() + outgoing::ADDED;
+        let mut request = client::spare_request(plan.method.clone(), plan.uri.clone(), room, body);
+        let mut headers = std::mem::take(request.headers_mut());
+        outgoing::request(ex, &self.trusted_proxies, &mut headers);
         if upstream.own.names_host {
             headers.insert(header::HOST, to.host_value.clone());
         }
@@ -147,14 +150,11 @@ impl Engine {
         if headers.get(header::HOST).is_none_or(HeaderValue::is_empty) {
             headers.insert(header::HOST, to.host_value.clone());
         }
-        fix_length(ex, &plan.method, &mut headers, &body);
+        fix_length(ex, &plan.method, &mut headers, request.body());
         let gunzip = self.compression && outgoing::wants_gzip(&plan.method, &headers);
         if gunzip {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let mut request = Request::new(body);
-        *request.method_mut() = plan.method.clone();
-        *request.uri_mut() = plan.uri.clone();
         *request.headers_mut() = headers;
         (request, gunzip)
     }

@@ -13,11 +13,17 @@ use crate::http::exchange::{Exchange, Peer, contains};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Fields that we add to a request.
+pub const ADDED: usize = 6;
+// Made by the compiler: `from_static` looks at every byte.
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+const VIA_HTTP_11: HeaderValue = HeaderValue::from_static("1.1 llmproxy");
 
-/// Headers for the upstream, before configured operations.
-pub fn request(ex: &Exchange, trusted: &[IpNet]) -> HeaderMap {
-    let mut out = HeaderMap::with_capacity(ex.headers.len() + 6);
-    let named = Named::by_connection(&ex.headers);
+/// Adds the headers for the upstream, before configured operations; at most [`ADDED`] more than the client's.
+pub fn request(ex: &Exchange, trusted: &[IpNet], out: &mut HeaderMap) {
+    let connection = ex.headers.contains_key(header::CONNECTION);
+    let named = if connection { Named::by_connection(&ex.headers) } else { Named::default() };
     let mut te_trailers = false;
     for (name, value) in &ex.headers {
         match name.as_str() {
@@ -34,13 +40,12 @@ pub fn request(ex: &Exchange, trusted: &[IpNet]) -> HeaderMap {
     if te_trailers {
         out.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(protocol) = upgrade_of(&ex.headers) {
+    if connection && let Some(protocol) = upgrade_of(&ex.headers) {
         out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         out.insert(header::UPGRADE, protocol);
     }
     out.append(header::VIA, via(ex.version));
-    forwarded(ex, trusted, &mut out);
-    out
+    forwarded(ex, trusted, out);
 }
 
 /// `X-Forwarded-For`, `-Proto` and `-Host`: the client's own are believed only from a trusted proxy.
@@ -57,13 +62,14 @@ fn forwarded(ex: &Exchange, trusted: &[IpNet], out: &mut HeaderMap) {
         return;
     };
     let believed = ex.peer_is_trusted() || ex.peer_ip().is_some_and(|ip| contains(trusted, ip));
-    let last =
-        |name: &HeaderName| ex.headers.get_all(name).iter().next_back().filter(|v| believed && !v.is_empty()).cloned();
+    let last = |name: &HeaderName| {
+        let value = if believed { ex.headers.get_all(name).iter().next_back() } else { None };
+        value.filter(|v| !v.is_empty()).cloned()
+    };
     out.insert(X_FORWARDED_FOR, forwarded_for(ex, believed));
-    let scheme = HeaderValue::from_static(ex.scheme());
-    out.insert(X_FORWARDED_PROTO, last(&X_FORWARDED_PROTO).unwrap_or(scheme));
-    let host = ex.headers.get(header::HOST).cloned();
-    if let Some(host) = last(&X_FORWARDED_HOST).or(host) {
+    let scheme = || if ex.is_tls() { HTTPS } else { HTTP };
+    out.insert(X_FORWARDED_PROTO, last(&X_FORWARDED_PROTO).unwrap_or_else(scheme));
+    if let Some(host) = last(&X_FORWARDED_HOST).or_else(|| ex.headers.get(header::HOST).cloned()) {
         out.insert(X_FORWARDED_HOST, host);
     }
 }
@@ -91,11 +97,10 @@ pub fn wants_gzip(method: &Method, headers: &HeaderMap) -> bool {
 /// Removes hop-by-hop fields of a response.
 pub fn strip_response(headers: &mut HeaderMap) {
     let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
-    let named = Named::by_connection(headers);
-    for name in headers.keys() {
-        if is_hop_by_hop(name.as_str()) || name == header::TE || named.has(name) {
-            gone.push(name.clone());
-        }
+    gone.extend(headers.keys().filter(|name| is_hop_by_hop(name.as_str()) || *name == header::TE).cloned());
+    if gone.contains(&header::CONNECTION) {
+        let named = Named::by_connection(headers);
+        gone.extend(headers.keys().filter(|name| named.has(name)).cloned());
     }
     for name in gone {
         headers.remove(name);
@@ -131,6 +136,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Fields that `connection` declares to be for one hop only.
+#[derive(Default)]
 struct Named(SmallVec<[HeaderName; 2]>);
 
 impl Named {
@@ -163,12 +169,12 @@ fn list_has(value: &HeaderValue, word: &str) -> bool {
 
 /// Our entry in `via`; `version` is that of the message as received.
 pub fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_10 => "1.0 llmproxy",
-        Version::HTTP_2 => "2.0 llmproxy",
-        Version::HTTP_3 => "3.0 llmproxy",
-        _ => "1.1 llmproxy",
-    })
+    match version {
+        Version::HTTP_10 => HeaderValue::from_static("1.0 llmproxy"),
+        Version::HTTP_2 => HeaderValue::from_static("2.0 llmproxy"),
+        Version::HTTP_3 => HeaderValue::from_static("3.0 llmproxy"),
+        _ => VIA_HTTP_11,
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +183,13 @@ mod tests {
     use crate::proxy::testing::exchange;
 
     fn sent(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        request(&with(pairs), &[])
+        sent_by(&with(pairs), &[])
+    }
+
+    fn sent_by(ex: &Exchange, trusted: &[IpNet]) -> HeaderMap {
+        let mut out = HeaderMap::new();
+        request(ex, trusted, &mut out);
+        out
     }
 
     fn with(pairs: &[(&'static str, &'static str)]) -> Exchange {
@@ -212,7 +224,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "front"),
         ]);
-        let out = request(&ex, &["192.0.2.0/24".parse().unwrap()]);
+        let out = sent_by(&ex, &["192.0.2.0/24".parse().unwrap()]);
         assert_eq!(all(&out, "x-forwarded-for"), ["6.6.6.6, 7.7.7.7, 192.0.2.1"]);
         assert_eq!(all(&out, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&out, "x-forwarded-host"), ["front"]);

@@ -43,7 +43,7 @@ pub struct Pending {
 impl Pending {
     pub fn new(live: &Rc<Live>, server: usize, ex: Exchange) -> Self {
         let logs = live.runtime.servers.get(server).map(|server| &server.logs);
-        let logs = logs.filter(|logs| logs.is_on() && logs.logs_host(ex.host()));
+        let logs = logs.filter(|logs| logs.logs_every_host() || logs.is_on() && logs.logs_host(ex.host()));
         let taken = logs.map(|logs| Taken::of(&ex, logs.are_plain()));
         Self { live: Rc::clone(live), server, taken, ex: Some(ex) }
     }

@@ -98,13 +98,19 @@ impl AccessLogs {
         self.enabled
     }
 
+    /// Whether requests are logged whatever their host.
+    #[must_use]
+    pub fn logs_every_host(&self) -> bool {
+        self.enabled && self.skip_hosts.is_empty() && !self.skip_unmapped
+    }
+
     /// Whether requests for this host (without port) are logged.
     #[must_use]
     pub fn logs_host(&self, host: &str) -> bool {
         if !self.enabled {
             return false;
         }
-        if self.skip_hosts.is_empty() && !self.skip_unmapped {
+        if self.logs_every_host() {
             return true;
         }
         let host = host.to_ascii_lowercase();

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
+use super::names;
 use crate::base::body::Body;
 
 /// Most header fields of a response. They are parsed on the stack.
@@ -88,6 +89,15 @@ pub struct Head {
     pub headers: HeaderMap,
     /// When it is not the usual one of the status.
     pub reason: Option<ReasonPhrase>,
+    said: Said,
+}
+
+/// Which of the fields about body and connection there are; nobody has to look for those that are not.
+#[derive(Debug, Default)]
+struct Said {
+    length: bool,
+    coding: bool,
+    connection: bool,
 }
 
 /// Where a head ends; `None` when it goes on. `from`: how many bytes were looked at before.
@@ -121,12 +131,16 @@ pub fn parse(bytes: &Bytes) -> Result<Head, &'static str> {
     let reason = response.reason.filter(|reason| !reason.is_empty() && status.canonical_reason() != Some(*reason));
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let mut headers = HeaderMap::with_capacity(response.headers.len() + 2);
+    let mut said = Said::default();
     for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a header name is not valid")?;
+        let name = names::read(field.name.as_bytes()).ok_or("a header name is not valid")?;
+        said.length |= name == header::CONTENT_LENGTH;
+        said.coding |= name == header::TRANSFER_ENCODING;
+        said.connection |= name == header::CONNECTION;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         headers.append(name, value.map_err(|_| "a header value is not valid")?);
     }
-    Ok(Head { version, status, headers, reason })
+    Ok(Head { version, status, headers, reason, said })
 }
 
 /// How the end of a response's body is told (RFC 9112 section 6.3).
@@ -152,8 +166,9 @@ impl Receiving {
         if *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
             return Ok((Self::Nothing, again));
         }
-        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-        if let Some(coding) = codings.next() {
+        if head.said.coding {
+            let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+            let coding = codings.next().ok_or("no transfer coding")?;
             if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
                 return Err("a transfer coding other than chunked");
             }
@@ -163,6 +178,9 @@ impl Receiving {
             // Two framings: the coding counts, and what is behind the body is not trusted (section 6.3, point 3).
             again &= head.headers.remove(header::CONTENT_LENGTH).is_none();
             return Ok((Self::Chunked, again));
+        }
+        if !head.said.length {
+            return Ok((Self::UntilClose, false));
         }
         let length = Length::of(&head.headers)?.0;
         say_once(length, &mut head.headers);
@@ -184,6 +202,9 @@ fn say_once(length: Option<u64>, headers: &mut HeaderMap) {
 }
 
 fn may_serve_again(head: &Head) -> bool {
+    if !head.said.connection {
+        return head.version != Version::HTTP_10;
+    }
     let says = |word: &str| {
         head.headers
             .get_all(header::CONNECTION)

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 
 use crate::client::h1::head::Receiving;
+use crate::client::h1::names;
 use crate::server::connection::MAX_HEADERS;
 
 /// Longest target (what `http::Uri` takes).
@@ -46,7 +47,7 @@ pub fn parse(bytes: &Bytes) -> Result<RequestHead, StatusCode> {
         }
         let colon = memchr::memchr(b':', line).ok_or(BAD)?;
         // Space before the colon, or a line that goes on from the one before (section 5): no name has spaces.
-        let name = HeaderName::from_bytes(line.get(..colon).unwrap_or(b"")).map_err(|_| BAD)?;
+        let name = names::read(line.get(..colon).unwrap_or(b"")).ok_or(BAD)?;
         let value = trim(line.get(colon + 1..).unwrap_or(b""));
         facts.note(&name, value)?;
         // Refuses control characters, a bare CR among them.

@@ -1,0 +1,64 @@
+//! Requests that were sent, for requests to come: neither they nor their header maps are allocated anew each time.
+
+use std::cell::RefCell;
+
+use http::{Method, Request, Uri};
+
+use crate::base::body::Body;
+
+const MOST: usize = 16;
+/// One with room for more fields is not kept.
+const LARGEST: usize = 64;
+
+thread_local! {
+    #[allow(clippy::vec_box)] // requests move between here and their users: as pointers
+    static SPARE: RefCell<Vec<Box<Request<Body>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request without headers, with room for so many. One that is sent is given back.
+#[must_use]
+pub fn spare_request(method: Method, uri: Uri, room: usize, body: Body) -> Box<Request<Body>> {
+    let mut request = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.body_mut() = body;
+    request.headers_mut().reserve(room);
+    request
+}
+
+pub(super) fn keep(mut request: Box<Request<Body>>) {
+    if request.headers().capacity() > LARGEST {
+        return;
+    }
+    // What it holds of the client's connection goes now.
+    request.headers_mut().clear();
+    request.extensions_mut().clear();
+    *request.uri_mut() = Uri::default();
+    *request.body_mut() = Body::Empty;
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < MOST {
+            spare.push(request);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn nothing_of_a_request_is_left() {
+        let mut request = spare_request(Method::POST, Uri::from_static("/secret"), 4, Body::from("secret"));
+        request.headers_mut().append("authorization", HeaderValue::from_static("s"));
+        request.headers_mut().append("authorization", HeaderValue::from_static("t"));
+        request.extensions_mut().insert(1_u8);
+        keep(request);
+        let request = spare_request(Method::GET, Uri::from_static("/"), 8, Body::Empty);
+        assert!(request.headers().is_empty() && !request.headers().contains_key("authorization"));
+        assert!(request.headers().capacity() >= 8 && request.extensions().is_empty());
+        assert!(request.uri() == "/" && request.body().is_empty());
+        keep(spare_request(Method::GET, Uri::default(), 1_000, Body::Empty));
+        assert!(spare_request(Method::GET, Uri::default(), 1, Body::Empty).headers().capacity() < 1_000);
+    }
+}
