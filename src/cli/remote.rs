@@ -58,6 +58,9 @@ pub fn status(args: &StatusArgs) -> ExitCode {
             println!("             {}", certificate.error);
         }
     }
+    for upstream in &status.upstreams {
+        println!("upstream     {}", upstream.in_words());
+    }
     if let Some(error) = status.last_reload_error {
         println!("\nThe file on disk does not run; the configuration before it does:\n{error}");
     }

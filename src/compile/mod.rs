@@ -7,6 +7,7 @@
 
 mod acme_issuer;
 pub mod address;
+pub mod admin;
 mod authorities;
 mod auto_https;
 pub mod automation;

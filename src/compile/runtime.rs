@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::ListenAddr;
+use super::admin::Admin;
 use super::keep_alive::KeepAlive;
 use super::wrappers::Wrappers;
 use crate::config::background::Background;
@@ -29,6 +30,8 @@ pub struct Runtime {
     pub watched: Vec<PathBuf>,
     /// Work beside requests, such as checks of upstreams.
     pub background: Vec<Arc<dyn Background>>,
+    /// The admin endpoint, if there is to be one.
+    pub admin: Option<Admin>,
     /// Certificates to look after.
     pub certificates: Arc<Plan>,
     /// What compiling found that is probably not meant.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::address::ListenAddr;
+use super::admin;
 use super::auto_https::{self, Additions, REDIRECT_SERVER};
 use super::keep_alive::keep_alive;
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
@@ -60,6 +61,12 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
         let shared = tls::Shared { store, storage: runtime.certificates.storage.clone(), tickets };
         cx.at("apps", |cx| cx.at("http", |cx| compile_http(http, &auto, &shared, &mut runtime, cx)));
     }
+    runtime.admin = admin::admin(config.admin.as_ref(), &mut cx);
+    if let Some(admin) = runtime.admin.as_ref().filter(|admin| runtime.listeners.contains_key(&admin.listen)) {
+        let message = format!("{} is listened on by a server of this configuration", admin.listen);
+        let error = CompileError::new("address-used-twice", message).within("listen");
+        cx.at("admin", |cx| cx.report(error));
+    }
     if !cx.errors.is_empty() {
         return Err(Refused { errors: cx.errors, watched: cx.watched });
     }
@@ -71,20 +78,6 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
 
 /// What Caddy has and we adapt, but cannot do yet, outside of handlers and matchers (which refuse themselves).
 fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
-    if let Some(admin) = &config.admin {
-        let wanted = !admin.disabled
-            && (!admin.listen.is_empty()
-                || !admin.origins.is_empty()
-                || admin.enforce_origin
-                || admin.identity.is_some()
-                || admin.remote.is_some());
-        if wanted {
-            let error = CompileError::not_supported("the HTTP admin API").help(
-                "write `admin off`; `llmproxy reload`, `stop` and `status` speak over the control socket and need no admin API",
-            );
-            cx.at("admin", |cx| cx.report(error));
-        }
-    }
     if let Some(module) = &config.storage
         && let Err(error) = read_value::<Module>(module).and_then(|module| storage::refuse(&module, false))
     {

@@ -6,8 +6,9 @@
 //! ```
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,8 +17,11 @@ use regex::Regex;
 
 use super::health::{ActiveHealth, Rules};
 use super::upstream::{Reachable, TransportTemplate};
+use crate::base::body::Body;
 use crate::client::{self, Scheme};
 use crate::config::background::Background;
+use crate::http::exchange::{Conn, Exchange, Peer, ServerFacts};
+use crate::http::headers::CompiledHeaderOps;
 use crate::http::placeholder::Template;
 use crate::http::response_matcher::status_matches;
 
@@ -32,6 +36,8 @@ pub struct Question {
     pub method: Method,
     /// Path and query.
     pub uri: Uri,
+    /// What the upstream itself changes of requests: the key of its account.
+    pub own: Option<CompiledHeaderOps>,
     /// `Host` among them goes in place of the upstream's own.
     pub headers: Vec<(HeaderName, Template)>,
     pub body: Template,
@@ -138,10 +144,16 @@ impl Question {
         let headers = request.headers_mut();
         headers.insert(header::HOST, place.host_value.clone());
         headers.insert(header::USER_AGENT, agent());
+        if let Some(own) = &self.own {
+            own.apply(headers, &nobody(&self.method, &self.uri));
+        }
+        let mut set: Vec<&HeaderName> = Vec::new();
         for (name, template) in &self.headers {
             let value = HeaderValue::from_str(&template.render_alone())
                 .map_err(|_| format!("the value of header `{name}` cannot be sent"))?;
-            if name == header::HOST || name == header::USER_AGENT {
+            let first = !set.contains(&name);
+            if first {
+                set.push(name);
                 headers.insert(name, value);
             } else {
                 headers.append(name, value);
@@ -202,6 +214,14 @@ impl Question {
         *request.uri_mut() = path.parse().map_err(|_| "redirected to a place that cannot be")?;
         Ok(Some(other))
     }
+}
+
+/// A request that no client sent: what a placeholder of the request shows is empty.
+fn nobody(method: &Method, uri: &Uri) -> Exchange {
+    let (mut head, ()) = Request::new(()).into_parts();
+    (head.method, head.uri) = (method.clone(), uri.clone());
+    let conn = Conn { peer: Peer::Unix, local: None, peer_ip_value: HeaderValue::from_static(""), tls: None };
+    Exchange::new(head, Body::Empty, Rc::new(conn), Rc::new(ServerFacts::default()), Instant::now())
 }
 
 fn agent() -> HeaderValue {

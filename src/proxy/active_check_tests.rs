@@ -1,3 +1,5 @@
+//! What a check asks, which answers it takes, and where redirects lead it.
+
 use super::*;
 use crate::client::{Address, TargetOptions};
 
@@ -10,6 +12,7 @@ fn question() -> Question {
     Question {
         method: Method::POST,
         uri: Uri::from_static("/a/health?deep=1"),
+        own: None,
         headers: vec![(HeaderName::from_static("x-key"), Template::parse("secret"))],
         body: Template::parse("ping"),
         status: None,
@@ -80,4 +83,15 @@ fn a_host_of_its_own_replaces_the_upstreams() {
     q.headers.push((header::HOST, Template::parse("he.alth")));
     let request = q.request(&place).unwrap();
     assert_eq!(request.headers().get_all("host").iter().collect::<Vec<_>>(), ["he.alth"]);
+}
+
+#[test]
+fn the_key_of_the_upstreams_account_goes_along() {
+    let place = transport().reach("a.test:80").unwrap();
+    let ops: crate::http::headers::HeaderOps =
+        serde_json::from_str(r#"{"set": {"Authorization": ["Bearer a"], "X-Key": ["theirs"]}}"#).unwrap();
+    let q = Question { own: Some(ops.compile().unwrap()), ..question() };
+    let request = q.request(&place).unwrap();
+    assert_eq!(request.headers()["authorization"], "Bearer a");
+    assert_eq!(request.headers().get_all("x-key").iter().collect::<Vec<_>>(), ["secret"], "health_headers win");
 }

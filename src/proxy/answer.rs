@@ -18,7 +18,7 @@ use crate::http::response_handler::{self, Reaction};
 
 impl Engine {
     /// What an answer says about its upstream, whether or not the client gets it.
-    pub(super) fn heard(&self, ex: &mut Exchange, answered: &Answered<'_>) {
+    pub(super) fn heard(&self, ex: &mut Exchange, answered: &mut Answered<'_>) {
         let (status, latency) = (answered.sent.response.status(), answered.sent.timings.first_byte);
         if let Some(passive) = &self.passive {
             passive.judge(answered.upstream, status, latency);
@@ -30,6 +30,7 @@ impl Engine {
                 _ => ewma.observe(Instant::now(), latency),
             }
         }
+        answered.upstream.answered(status, answered.pass.take());
         if let Some(facts) = &mut ex.upstream {
             facts.latency = Some(latency);
             facts.status = Some(status.as_u16());
@@ -58,11 +59,12 @@ impl Engine {
         let Sent { mut response, upgraded, .. } = sent;
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            upgrade::join(ex, response.headers(), upgraded, self.stream_timeout)
+            upgrade::join(ex, response.headers(), upgraded, self.stream_timeout, in_flight)
                 .map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
             return Ok(Flow::Respond(response));
         }
-        if self.counts_bodies() {
+        // A whole body is as good as sent.
+        if matches!(response.body(), Body::Stream(_)) {
             let inner = response.body_mut().take();
             *response.body_mut() = Body::stream(Counted::new(inner, in_flight));
         }
@@ -103,10 +105,5 @@ impl Engine {
         }
         // The client speaks its own version.
         *response.version_mut() = http::Version::default();
-    }
-
-    /// Whether a response that is still being sent counts: only where somebody looks at the count.
-    fn counts_bodies(&self) -> bool {
-        self.policy.counts_requests() || self.upstreams.iter().any(|u| u.own.max_requests.is_some())
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use http_body::Body as _;
 
 use super::again::Past;
+use super::breaker::Pass;
 use super::engine::Engine;
 use super::outgoing;
 use super::state::{HostState, InFlight};
@@ -42,6 +43,8 @@ pub(super) struct Answered<'u> {
     pub sent: Sent,
     pub upstream: &'u Upstream,
     pub in_flight: InFlight,
+    /// Where its outcome is told to the circuit breaker.
+    pub pass: Option<Pass>,
     /// Its gzip is ours to undo.
     pub gunzip: bool,
     /// That was done, and the record made has it.
@@ -87,15 +90,18 @@ impl Engine {
         };
         Self::note_facts(ex, upstream, &reachable, now);
         let in_flight = upstream.state.begin();
+        upstream.state.counters.sent(past.retried > 0);
+        let pass = upstream.breaker.as_ref().map(|breaker| breaker.begin(now));
         let (mut request, gunzip) = self.request(ex, plan, upstream, &reachable, body);
         if let Some(transcript) = &ex.transcript {
             transcript.goes_up(ex, &reachable.address, &mut request);
         }
         match client::send(&reachable.target, request, SendOptions::default()).await {
             Ok(sent) => {
-                Ok(Answered { sent, upstream, in_flight, gunzip, unpacked: false, set_cookie: choice.set_cookie })
+                Ok(Answered { sent, upstream, in_flight, pass, gunzip, unpacked: false, set_cookie: choice.set_cookie })
             }
             Err(failure) => {
+                upstream.failed(&failure.error, pass);
                 if let Some(passive) = &self.passive {
                     passive.failed(upstream, &failure.error);
                 }

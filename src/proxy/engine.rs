@@ -98,8 +98,8 @@ impl Engine {
                 return Err(HandlerError::internal(ORIGIN, "the request body is gone"));
             };
             match self.attempt(&self.upstreams, ex, &plan, &past, sending).await {
-                Ok(answered) => {
-                    self.heard(ex, &answered);
+                Ok(mut answered) => {
+                    self.heard(ex, &mut answered);
                     if let Some(final_answer) =
                         self.consider(ex, &self.upstreams, &plan, answered, &body, &mut past).await?
                     {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use super::breaker::{Pass, Standing};
 use super::upstream::Upstream;
 use crate::base::error::{Kind, ProxyError};
 use crate::http::response_matcher::status_matches;
@@ -20,11 +21,40 @@ pub struct Passive {
     pub latency: Option<Duration>,
 }
 
+impl Upstream {
+    /// Counts an attempt that gave no answer, whatever this handler makes of it.
+    pub(super) fn failed(&self, error: &ProxyError, pass: Option<Pass>) {
+        self.state.counters.failed(error.kind);
+        // What the client broke says nothing of the upstream: the pass is dropped.
+        if let Some(pass) = pass.filter(|_| is_upstreams(error)) {
+            self.tell(pass.ended(false, Instant::now()));
+        }
+    }
+
+    /// Tells the circuit breaker of an answer.
+    pub(super) fn answered(&self, status: StatusCode, pass: Option<Pass>) {
+        let (Some(pass), Some(breaker)) = (pass, &self.breaker) else { return };
+        self.tell(pass.ended(!breaker.is_failure(status.as_u16()), Instant::now()));
+    }
+
+    fn tell(&self, changed: Option<Standing>) {
+        match changed {
+            Some(Standing::Open) => tracing::warn!(upstream = &*self.name, "circuit opened"),
+            Some(Standing::Closed) => tracing::info!(upstream = &*self.name, "circuit closed"),
+            Some(Standing::HalfOpen) | None => {}
+        }
+    }
+}
+
+/// Whether the upstream is to blame, not the client.
+fn is_upstreams(error: &ProxyError) -> bool {
+    !matches!(error.kind, Kind::ClientGone | Kind::ClientBody | Kind::BodyTooLarge)
+}
+
 impl Passive {
     /// Counts an attempt that gave no answer.
     pub(super) fn failed(&self, upstream: &Upstream, error: &ProxyError) {
-        // What the client broke is not the upstream's failure.
-        if !matches!(error.kind, Kind::ClientGone | Kind::ClientBody | Kind::BodyTooLarge) {
+        if is_upstreams(error) {
             self.fail(upstream);
         }
     }

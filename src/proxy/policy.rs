@@ -136,15 +136,6 @@ impl Policy {
         index.map(|index| Choice { index, set_cookie: None })
     }
 
-    /// Whether the number of requests under way matters to it.
-    #[must_use]
-    pub fn counts_requests(&self) -> bool {
-        match self {
-            Self::RandomChoose(_) | Self::LeastConn | Self::PeakEwma | Self::Sticky(_) => true,
-            _ => self.fallback().is_some_and(Self::counts_requests),
-        }
-    }
-
     /// Whether the time that answers take matters to it.
     #[must_use]
     pub fn watches_latency(&self) -> bool {

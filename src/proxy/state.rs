@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::breaker::{Circuit, Standing};
 use super::cooldown::Cooling;
+use super::counters::Counters;
 use super::ewma::PeakEwma;
+use super::health::ActiveHealth;
 
 /// More failures than this at once say nothing new; the oldest is forgotten.
 const MAX_FAILS: usize = 1024;
@@ -25,6 +28,16 @@ pub struct HostState {
     pub cooling: Cooling,
     /// How soon it answers.
     pub ewma: PeakEwma,
+    /// What has happened so far, for people.
+    pub counters: Counters,
+    /// The checks and breakers of the handlers that use it, to tell of them.
+    watched: Mutex<Watched>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    checks: Vec<Weak<ActiveHealth>>,
+    circuits: Vec<Weak<Circuit>>,
 }
 
 impl HostState {
@@ -59,6 +72,34 @@ impl HostState {
         }
         fails.push_back(now + duration);
         self.fail_count.store(fails.len(), Ordering::Relaxed);
+    }
+
+    /// Has a handler's check told of, for as long as the handler lives.
+    pub fn tell_of_check(&self, check: &Arc<ActiveHealth>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.checks.retain(|weak| weak.strong_count() > 0);
+        watched.checks.push(Arc::downgrade(check));
+    }
+
+    /// Has a handler's circuit breaker told of, likewise.
+    pub fn tell_of_circuit(&self, circuit: &Arc<Circuit>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.circuits.retain(|weak| weak.strong_count() > 0);
+        watched.circuits.push(Arc::downgrade(circuit));
+    }
+
+    /// Whether all active checks of it pass.
+    #[must_use]
+    pub fn passes_checks(&self) -> bool {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.checks.iter().filter_map(Weak::upgrade).all(|check| check.is_healthy())
+    }
+
+    /// The circuit breaker that stands worst; `None` where there is none.
+    #[must_use]
+    pub fn circuit(&self, now: Instant) -> Option<Standing> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.circuits.iter().filter_map(Weak::upgrade).map(|circuit| circuit.standing(now)).max()
     }
 
     /// Counts a request until the guard is dropped.
@@ -96,6 +137,12 @@ impl Turn {
     }
 }
 
+/// Every upstream somebody holds, with its identity.
+#[must_use]
+pub fn hosts() -> Vec<(Box<str>, Arc<HostState>)> {
+    HOSTS.held()
+}
+
 static HOSTS: Table<HostState> = Table::new();
 static TURNS: Table<Turn> = Table::new();
 
@@ -116,6 +163,11 @@ impl<T: Default> Table<T> {
         let made = Arc::new(T::default());
         table.insert(identity.into(), Arc::downgrade(&made));
         made
+    }
+
+    fn held(&self) -> Vec<(Box<str>, Arc<T>)> {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.iter().filter_map(|(identity, weak)| Some((identity.clone(), weak.upgrade()?))).collect()
     }
 }
 

@@ -7,16 +7,19 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::outgoing;
+use super::state::InFlight;
 use crate::base::error::{Kind, ProxyError, Retry};
 use crate::client::Upgraded;
 use crate::http::exchange::Exchange;
 
-/// Starts the tunnel. `answer` is the head of the upstream's 101; `limit` ends the tunnel after that time.
+/// Starts the tunnel. `answer` is the head of the upstream's 101; `limit` ends the tunnel after that time; until its
+/// end it is a request under way.
 pub fn join(
     ex: &mut Exchange,
     answer: &HeaderMap,
     upstream: Option<Upgraded>,
     limit: Option<Duration>,
+    in_flight: InFlight,
 ) -> Result<(), ProxyError> {
     let wrong = |detail| Err(ProxyError::new(Kind::UpstreamProtocol, Retry::No, detail));
     let (asked, given) = (outgoing::upgrade_of(&ex.headers), outgoing::upgrade_of(answer));
@@ -29,6 +32,7 @@ pub fn join(
     tokio::task::spawn_local(async move {
         let Ok(mut client) = client.upgraded().await else { return };
         let copy = tokio::io::copy_bidirectional(&mut client, &mut upstream);
+        let _in_flight = in_flight;
         // Either side may end it at any time; that is no error.
         match limit {
             Some(limit) => {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::breaker::{self, Breaker};
 use super::health::ActiveHealth;
 use super::state::HostState;
 use crate::client::{Address, Scheme, Target, TargetOptions};
@@ -28,6 +29,8 @@ pub struct Upstream {
     pub own: Settings,
     /// What active checks say of it; `None` = it is not checked.
     pub active: Option<Arc<ActiveHealth>>,
+    /// `None` = it has none.
+    pub breaker: Option<Breaker>,
 }
 
 /// What an upstream has of its own.
@@ -91,7 +94,24 @@ impl Upstream {
         let identity = if own.account.is_empty() { dial.to_owned() } else { format!("{dial}#{}", own.account) };
         let state = HostState::adopt(&format!("{scheme}://{identity}"));
         let transport = Arc::clone(transport);
-        Ok(Self { name: dial.into(), identity: identity.into(), transport, place, state, own, active: None })
+        Ok(Self {
+            name: dial.into(),
+            identity: identity.into(),
+            transport,
+            place,
+            state,
+            own,
+            active: None,
+            breaker: None,
+        })
+    }
+
+    /// Gives it a circuit breaker.
+    pub fn protect(&mut self, settings: &Arc<breaker::Settings>) {
+        let identity = format!("{:?}://{}", self.transport.scheme, self.identity);
+        let breaker = Breaker::adopt(&identity, settings);
+        self.state.tell_of_circuit(breaker.circuit());
+        self.breaker = Some(breaker);
     }
 
     /// Where this request goes.
@@ -121,6 +141,7 @@ impl Upstream {
     pub fn available(&self, now: Instant, max_fails: Option<usize>) -> bool {
         self.active.as_ref().is_none_or(|active| active.is_healthy())
             && max_fails.is_none_or(|max| self.state.fails(now) < max)
+            && self.breaker.as_ref().is_none_or(|breaker| breaker.admits(now))
             && self.own.max_requests.is_none_or(|max| self.state.requests() < max)
     }
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::proxy::status::UpstreamStatus;
 use crate::tls::maintenance::CertificateState;
 
 /// Longest request line: a path and a flag.
@@ -54,6 +55,9 @@ pub struct Status {
     /// Certificates that are looked after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateState>,
+    /// Where requests go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<UpstreamStatus>,
     /// Why the file on disk is not what runs, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload_error: Option<String>,

@@ -75,10 +75,7 @@ impl Listeners {
         for address in wanted {
             let socket = match self.open.get(address) {
                 Some(open) => Arc::clone(open),
-                None => {
-                    let socket = bind(address).map_err(|error| BindError { address: address.clone(), error })?;
-                    Arc::new(ListenSocket { socket, address: address.clone() })
-                }
+                None => open(address)?,
             };
             next.insert(address.clone(), socket);
         }
@@ -96,6 +93,12 @@ impl Listeners {
     pub fn close(&mut self) {
         self.open = Arc::default();
     }
+}
+
+/// Binds and listens.
+pub fn open(address: &ListenAddr) -> Result<Arc<ListenSocket>, BindError> {
+    let socket = bind(address).map_err(|error| BindError { address: address.clone(), error })?;
+    Ok(Arc::new(ListenSocket { socket, address: address.clone() }))
 }
 
 fn bind(address: &ListenAddr) -> io::Result<Socket> {

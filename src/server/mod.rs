@@ -7,6 +7,7 @@
 //! ```
 
 mod access_log;
+mod admin;
 mod awaited_certificate;
 mod background;
 mod conn_state;

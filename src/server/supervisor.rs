@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Server;
+use super::admin::Endpoint;
 use super::background::Runner;
 use super::control::{Answer, Command, ControlSocket, Request, Status};
 use super::watch::FileWatch;
@@ -89,6 +90,7 @@ struct Supervisor {
     server: Server,
     certificates: Maintenance,
     background: Runner,
+    admin: Endpoint,
     watch: Option<FileWatch>,
     started: Instant,
     reloads: u64,
@@ -145,11 +147,20 @@ impl Supervisor {
         };
         let plan = Arc::clone(&runtime.certificates);
         certificates.prepare(&plan).await;
+        let mut admin = Endpoint::default();
+        let opened = match admin.prepare(runtime.admin.as_ref()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                eprintln!("llmproxy: {error}");
+                return Exit::StartFailed;
+            }
+        };
         if let Err(error) = server.swap(Arc::new(runtime)).await {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
         }
         certificates.apply(&plan);
+        admin.apply(server.runtime().admin.as_ref(), opened);
         let mut background = Runner::default();
         background.apply(&server.runtime().background);
         let (send, commands) = mpsc::channel(16);
@@ -169,6 +180,7 @@ impl Supervisor {
             server,
             certificates,
             background,
+            admin,
             watch,
             started: Instant::now(),
             reloads: 0,
@@ -251,6 +263,7 @@ impl Supervisor {
             uptime_seconds: self.started.elapsed().as_secs(),
             reloads: self.reloads,
             certificates: self.certificates.states(),
+            upstreams: crate::proxy::status::all(),
             last_reload_error: self.last_error.clone(),
         }
     }
@@ -317,11 +330,19 @@ impl Supervisor {
         let logs = runtime.logs.clone();
         let plan = Arc::clone(&runtime.certificates);
         self.certificates.prepare(&plan).await;
+        let opened = match self.admin.prepare(runtime.admin.as_ref()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                message.push_str(&format!("{error}\n"));
+                return Err(Refused { message, cause: error.to_string() });
+            }
+        };
         if let Err(error) = self.server.swap(Arc::new(runtime)).await {
             message.push_str(&format!("{error}\n"));
             return Err(Refused { message, cause: error.to_string() });
         }
         self.certificates.apply(&plan);
+        self.admin.apply(self.server.runtime().admin.as_ref(), opened);
         self.background.apply(&self.server.runtime().background);
         process::use_logs(&logs);
         self.source = source;

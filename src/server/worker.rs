@@ -410,13 +410,13 @@ fn kill_gone(serving: &[Arc<ConnState>]) {
 }
 
 /// A listening socket registered with this worker's reactor.
-enum Listener {
+pub enum Listener {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
 impl Listener {
-    fn register(socket: &ListenSocket) -> std::io::Result<Self> {
+    pub fn register(socket: &ListenSocket) -> std::io::Result<Self> {
         let dup = socket.socket.try_clone()?;
         if dup.domain()? == socket2::Domain::UNIX {
             Ok(Self::Unix(tokio::net::UnixListener::from_std(dup.into())?))
@@ -425,7 +425,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> std::io::Result<Accepted> {
+    pub async fn accept(&self) -> std::io::Result<Accepted> {
         match self {
             Self::Tcp(l) => Ok(Accepted::Tcp(l.accept().await?.0.into_std()?)),
             Self::Unix(l) => Ok(Accepted::Unix(l.accept().await?.0.into_std()?)),

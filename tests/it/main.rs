@@ -32,6 +32,7 @@ mod golden_adapt;
 mod golden_diagnostics;
 mod golden_ollama;
 mod gpt_reverse_proxy;
+mod health;
 mod hostile;
 mod http1;
 mod http2;

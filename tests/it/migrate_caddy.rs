@@ -58,7 +58,7 @@ fn problem(folder: &Path) -> Option<String> {
 #[test]
 fn each_line_is_told_and_what_can_go_is_left_out() {
     let directory = tempfile::tempdir().unwrap();
-    let text = "{\n\tadmin localhost:2019\n\tpersist_config off\n}\n\nhttp://a.test:8080 {\n\tbasic_auth {\n\t\tplanted planted\n\t}\n\trate_limit planted {\n\t\tplanted\n\t}\n\timport more\n}\n";
+    let text = "{\n\tadmin :2019\n\tpersist_config off\n}\n\nhttp://a.test:8080 {\n\tbasic_auth {\n\t\tplanted planted\n\t}\n\trate_limit planted {\n\t\tplanted\n\t}\n\timport more\n}\n";
     std::fs::write(directory.path().join("Caddyfile"), text).unwrap();
     std::fs::write(
         directory.path().join("more"),
@@ -92,7 +92,7 @@ fn each_line_is_told_and_what_can_go_is_left_out() {
     let told = migrate(directory.path(), &["--output", "out"], &planted);
     assert!(told.succeeded, "{}\n{}", told.out, told.err);
     let made = std::fs::read_to_string(directory.path().join("out/Proxyfile")).unwrap();
-    assert!(made.contains("\t# admin localhost:2019\n\tpersist_config off\n"), "{made}");
+    assert!(made.contains("\t# admin :2019\n\tpersist_config off\n"), "{made}");
     assert!(directory.path().join("out/more").is_file());
 }
 

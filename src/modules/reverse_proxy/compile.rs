@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::config::{Config, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
-use super::{compile_health, compile_retry, compile_transport, compile_upstreams};
+use super::{compile_breaker, compile_health, compile_retry, compile_transport, compile_upstreams};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
@@ -21,9 +21,6 @@ use crate::proxy::{Buffer, Engine, Passive, Policy};
 
 pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let config: Config = read(module, "handler")?;
-    if config.circuit_breaker.is_some() {
-        return Err(CompileError::not_supported("a circuit breaker").within("circuit_breaker"));
-    }
     if let Some(source) = &config.dynamic_upstreams {
         let what = format!("`dynamic {}`", module_id(source, "source"));
         return Err(CompileError::not_supported(what).within("dynamic_upstreams"));
@@ -36,6 +33,12 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
     let mut upstreams = compile_upstreams::compile(&config, &transport, max_requests, names_host)?;
     if let Some(active) = &health.active {
         compile_health::active(active, &mut upstreams, cx).map_err(|e| e.within("active").within("health_checks"))?;
+    }
+    if let Some(breaker) = &config.circuit_breaker {
+        let settings = compile_breaker::breaker(breaker).map_err(|e| e.within("circuit_breaker"))?;
+        for upstream in &mut upstreams {
+            upstream.protect(&settings);
+        }
     }
     let balancing = config.load_balancing.clone().unwrap_or_default();
     let dials: Vec<&str> = config.upstreams.iter().map(|u| u.dial.as_str()).collect();

@@ -45,8 +45,8 @@ pub fn active(config: &Config, upstreams: &mut [Upstream], cx: &mut CompileCx<'_
             .reach(&address)
             .map_err(|why| CompileError::new("invalid-upstream-address", format!("cannot check `{address}`: {why}")))?;
         // Headers may name the upstream, so each has a question of its own.
-        let question = question(config, &dial)?;
-        let asked = identity(config, &transport, &upstream.name, &address, &question);
+        let question = Question { own: upstream.own.header_up.clone(), ..question(config, &dial)? };
+        let asked = identity(config, &transport, &upstream.identity, &address, &question);
         let state = ActiveHealth::adopt(&asked);
         let identity = format!(
             "{asked}\n{:?} {interval:?} {:?} {rules:?} {} {} {:?}",
@@ -66,6 +66,7 @@ pub fn active(config: &Config, upstreams: &mut [Upstream], cx: &mut CompileCx<'_
             state: Arc::clone(&state),
             identity: identity.into(),
         }));
+        upstream.state.tell_of_check(&state);
         upstream.active = Some(state);
     }
     Ok(())
@@ -102,6 +103,7 @@ fn question(config: &Config, dial: &str) -> Result<Question, CompileError> {
     Ok(Question {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| invalid("method", "this is not a method"))?,
         uri: uri(config)?,
+        own: None,
         headers: headers
             .map(|(name, value)| {
                 let field = HeaderName::from_bytes(name.as_bytes())

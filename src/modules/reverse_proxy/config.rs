@@ -18,7 +18,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<Module>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub circuit_breaker: Option<Value>,
+    pub circuit_breaker: Option<Module>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,6 +166,34 @@ pub struct PassiveHealth {
     pub unhealthy_status: Vec<u16>,
     #[serde(skip_serializing_if = "Nanos::is_zero")]
     pub unhealthy_latency: Nanos,
+}
+
+/// `{"type": "window", …}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CircuitBreaker {
+    /// Failures in a row; absent = 5, or none where there is a ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<i64>,
+    /// Part of the requests, up to 1.
+    #[serde(skip_serializing_if = "is_no_part")]
+    pub ratio: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub min_requests: i64,
+    #[serde(skip_serializing_if = "Nanos::is_zero")]
+    pub window: Nanos,
+    #[serde(skip_serializing_if = "Nanos::is_zero")]
+    pub open: Nanos,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub probes: i64,
+    /// Codes, or a single digit for a class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<u16>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_no_part(ratio: &f64) -> bool {
+    *ratio == 0.0
 }
 
 /// `{"protocol": "http", …}`.

@@ -80,10 +80,40 @@
 //! model only. A 429 that waiting does not help (`insufficient_quota`, `x-should-retry: false`) is not tried again with the same
 //! key, and reaches the client if no other key takes the request.
 //!
+//! ### Health
+//!
+//! An upstream that is not healthy gets no requests. Three ways to find out, alone or together:
+//!
+//! - **Asking** (`health_uri` or `health_port`): each upstream is asked at start and then every `health_interval` (30s,
+//!   give or take a tenth). Any 2xx within `health_timeout` (5s) is a good answer, or what `health_status` and
+//!   `health_body` (a regular expression) say. `health_fails` bad ones in a row take it out, `health_passes` good ones
+//!   bring it back (1 each). `health_method`, `health_headers`, `health_request_body`, `health_upstream` and
+//!   `health_follow_redirects` change what is asked, and whom.
+//! - **Watching** (`fail_duration`): an upstream with `max_fails` (1) failures within that time is left alone. A failure
+//!   is no answer, a status of `unhealthy_status`, or a head that took `unhealthy_latency`. `unhealthy_request_count`
+//!   is how many requests at once are too many.
+//! - **A circuit breaker** (`circuit_breaker`), which lets an upstream recover:
+//!
+//! ```text
+//! circuit_breaker {
+//!     failures 5         # in a row within the window (5, or none where there is a ratio)
+//!     ratio 50%          # or this part of the window's requests (off)
+//!     min_requests 10    # of which there must be as many (10)
+//!     window 10s
+//!     open 30s           # then it gets no requests for so long (30s)
+//!     probes 1           # then so many at once; as many good answers close it, a bad one opens it again (1)
+//!     status 5xx         # what counts as a failure beside no answer (5xx)
+//! }
+//! ```
+//!
+//! A reload forgets none of it, as long as the options of a check or breaker stay the same. `llmproxy status` and, with
+//! the global option `admin localhost:2019`, `GET /reverse_proxy/upstreams` show how each upstream stands.
+//!
 //! `forward_auth` and `php_fastcgi` are shorthands that write a `reverse_proxy` and live in this folder.
 
 mod address;
 mod compile;
+mod compile_breaker;
 mod compile_health;
 mod compile_retry;
 mod compile_transport;
@@ -91,6 +121,7 @@ mod compile_upstreams;
 mod config;
 pub mod forward_auth;
 mod parse;
+mod parse_breaker;
 mod parse_dynamic;
 mod parse_health;
 mod parse_policy;
@@ -119,6 +150,8 @@ pub const DIRECTIVE: Directive = Directive {
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy least_conn\n\tlb_retries 2\n\tfail_duration 10s\n}",
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy peak_ewma\n\tretry_on 429 500 502 503 504 529\n\tcooldown 5m\n}",
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy sticky {\n\t\tbytes 4KiB\n\t\tkey {header.X-Session-Id}\n\t}\n\tlb_retries 1\n\tretry_exclude_failed on\n}",
+            "reverse_proxy a.example:80 b.example:80 {\n\thealth_uri /health\n\thealth_interval 10s\n\thealth_fails 2\n}",
+            "reverse_proxy a.example:80 b.example:80 {\n\tlb_retries 1\n\tcircuit_breaker {\n\t\tratio 50%\n\t\topen 20s\n\t}\n}",
             "reverse_proxy unix//run/app.sock {\n\theader_up -Authorization\n\theader_down -Server\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
@@ -144,6 +177,8 @@ pub const DIRECTIVE: Directive = Directive {
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 2\n\t}\n\tlb_policy first\n}", "contradicting-options"),
             ("reverse_proxy a:1 {\n\theader_up ?X v\n}", "default-on-request-header"),
             ("reverse_proxy a:1 {\n\thandle_response @x {\n\t}\n}", "undefined-matcher"),
+            ("reverse_proxy a:1 {\n\tcircuit_breaker {\n\t\tratio 150%\n\t}\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tcircuit_breaker {\n\t\tfailure 5\n\t}\n}", "unknown-subdirective"),
             ("reverse_proxy a:1 {\n\thealth_upstream b:2\n\thealth_port 3\n}", "contradicting-options"),
         ],
         adapt_only: false,

@@ -4,7 +4,7 @@ use super::address;
 use super::config::{Config, HttpTransport, Upstream};
 use super::parse_transport::{Transport, transport};
 use super::words::{duration_or_number, each_line, size_or_unlimited};
-use super::{parse_dynamic, parse_health, parse_policy, parse_retry, parse_to};
+use super::{parse_breaker, parse_dynamic, parse_health, parse_policy, parse_retry, parse_to};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{DirectiveCx, Parsed};
@@ -19,6 +19,7 @@ const OPTIONS: &[&str] = &[
     "to",
     "dynamic",
     "lb_policy",
+    "circuit_breaker",
     "flush_interval",
     "request_buffers",
     "response_buffers",
@@ -107,6 +108,12 @@ impl<'n> Reader<'n> {
             }
             name if parse_health::OPTIONS.contains(&name) => {
                 parse_health::line(cx, &mut config.health_checks, node)?;
+            }
+            "circuit_breaker" => {
+                if config.circuit_breaker.is_some() {
+                    return Err(cx.duplicate(node));
+                }
+                config.circuit_breaker = Some(parse_breaker::circuit_breaker(cx, node)?);
             }
             "flush_interval" => config.flush_interval = duration_or_number(cx.value(node)?)?,
             "request_buffers" => config.request_buffers = size_or_unlimited(cx.value(node)?)?,

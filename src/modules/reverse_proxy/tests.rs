@@ -36,7 +36,7 @@ fn what_cannot_run_is_refused_by_name_and_place() {
             json!({ "transport": { "protocol": "http", "tls": { "renegotiation": "once" } } }),
             "/transport/tls/renegotiation",
         ),
-        (json!({ "circuit_breaker": {} }), "/circuit_breaker"),
+        (json!({ "circuit_breaker": { "type": "simple" } }), "/circuit_breaker"),
     ] {
         let error = compile(with(config.clone())).err().unwrap();
         assert_eq!((error.code, error.pointer.as_str()), ("not-supported-yet", pointer), "{config}");
@@ -74,6 +74,8 @@ fn what_is_wrong_is_refused_with_its_place() {
             "/upstreams/0/headers/request",
         ),
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
+        (json!({ "circuit_breaker": {} }), "missing-module-id", "/circuit_breaker"),
+        (json!({ "circuit_breaker": { "type": "window", "ratio": 2.0 } }), "invalid-value", "/circuit_breaker/ratio"),
         (
             json!({ "health_checks": { "active": { "uri": "/h", "expect_body": "(" } } }),
             "invalid-regexp",

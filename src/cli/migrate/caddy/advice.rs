@@ -131,6 +131,10 @@ pub fn dispensable(names: &[&str]) -> Option<&'static str> {
 pub fn note(names: &[&str], node: &Node) -> Option<&'static str> {
     let has = |words: &[&str]| node.args.iter().any(|word| words.contains(&word.text()));
     Some(match names {
+        ["admin"] if !node.args.is_empty() && !has(&["off"]) => {
+            "it answers `GET /reverse_proxy/upstreams` and nothing else; `llmproxy reload`, `stop` and `status` speak over \
+             the control socket"
+        }
         ["persist_config"] => "nothing is kept beside the file anyway: what runs is what the file says",
         ["storage"] => {
             "the same folder in the same layout: the user that runs llmproxy must be able to read and write it"

@@ -163,12 +163,12 @@ mod tests {
     fn what_can_go_becomes_a_comment() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("Caddyfile");
-        let text = "{\n\tadmin localhost:2019 {\n\t\torigins a\n\t}\n}\nhttp://a.test {\n\trespond hello\n\ttracing {\n\t\tspan x\n\t}\n}\n";
+        let text = "{\n\tadmin :2019 {\n\t\torigins a\n\t}\n}\nhttp://a.test {\n\trespond hello\n\ttracing {\n\t\tspan x\n\t}\n}\n";
         fs::write(&file, text).unwrap();
         let written = write(&survey(&source(&file)), &folder.path().join("Proxyfile")).unwrap();
         let made = fs::read_to_string(&written.main).unwrap();
         assert_eq!(written.left_out, 2, "{made}");
-        assert!(made.contains("\t# admin localhost:2019 {\n\t# \torigins a\n\t# }\n}"), "{made}");
+        assert!(made.contains("\t# admin :2019 {\n\t# \torigins a\n\t# }\n}"), "{made}");
         let survey = survey(&source(&written.main));
         assert!(survey.runs, "{made}");
     }

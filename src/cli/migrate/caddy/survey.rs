@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_plugin_does_not_hide_what_is_behind_it() {
         let said = lines(
-            "{\n\torder souin before rewrite\n\tadmin localhost:2019\n}\nhttp://a.test {\n\tsouin {\n\t\tx\n\t}\n\ttemplates\n\treverse_proxy localhost:1 {\n\t\theader_up A b\n\t}\n}\n",
+            "{\n\torder souin before rewrite\n\tadmin :2019\n}\nhttp://a.test {\n\tsouin {\n\t\tx\n\t}\n\ttemplates\n\treverse_proxy localhost:1 {\n\t\theader_up A b\n\t}\n}\n",
         );
         let verdict = |name: &str| said.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
         assert_eq!(verdict("souin"), Some(Verdict::Unsupported), "{said:?}");
