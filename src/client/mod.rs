@@ -38,6 +38,7 @@ pub use roots::system_roots;
 pub use send::{SendError, SendOptions, Sent, Timings, send};
 pub use spare_request::spare_request;
 pub use target::{Address, KeepAlive, Scheme, Target, TargetOptions, Timeouts, Versions};
+pub use ticker::Deadline;
 pub use tls::{ClientIdentity, Curve, RootSource, TlsClient, TlsClientOptions, Trust};
 pub use upgraded::Upgraded;
 

@@ -13,7 +13,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// A point in time a task waits for. Nothing is allocated before the first [`Deadline::set`].
 #[derive(Default)]
-pub(super) struct Deadline {
+pub struct Deadline {
     entry: Option<Rc<Entry>>,
 }
 

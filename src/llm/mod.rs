@@ -5,6 +5,7 @@ pub mod cursor;
 pub mod date;
 pub mod dialect;
 pub mod error_body;
+pub mod in_band;
 pub mod json_view;
 pub mod model_alias;
 pub mod model_glob;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::attempt::Answered;
+use super::attempt::{Answered, Plan};
 use super::body::{Counted, read_ahead};
 use super::engine::{Engine, ORIGIN};
 use super::{outgoing, upgrade};
@@ -50,7 +50,12 @@ impl Engine {
         }
     }
 
-    pub(super) async fn answer(&self, ex: &mut Exchange, mut answered: Answered<'_>) -> Result<Flow, HandlerError> {
+    pub(super) async fn answer(
+        &self,
+        ex: &mut Exchange,
+        plan: &Plan,
+        mut answered: Answered<'_>,
+    ) -> Result<Flow, HandlerError> {
         if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             answered.gunzip = false;
         }
@@ -73,6 +78,7 @@ impl Engine {
             *response.body_mut() =
                 read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
+        self.stream_rules.follow(&mut response, plan.uri.path());
         match response_handler::react(&self.handle_response, ex, &mut response)? {
             Reaction::None => {}
             Reaction::Routes(routes) => {

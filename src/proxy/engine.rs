@@ -9,6 +9,7 @@ use super::attempt::{Answered, Failed, Plan};
 use super::body::read_ahead;
 use super::by_model;
 use super::cooldown::Cooldown;
+use super::event_stream::StreamRules;
 use super::passive::Passive;
 use super::policy::Policy;
 use super::replay::{DEFAULT_KEEP, RequestBody};
@@ -48,6 +49,8 @@ pub struct Engine {
     pub request_buffer: Option<Buffer>,
     pub response_buffer: Option<Buffer>,
     pub handle_response: Box<[ResponseHandler]>,
+    /// What is said within streams of LLM APIs.
+    pub stream_rules: StreamRules,
     /// Longest life of an upgraded connection.
     pub stream_timeout: Option<Duration>,
 }
@@ -104,7 +107,7 @@ impl Engine {
                         self.consider(ex, &self.upstreams, &plan, answered, &body, &mut past).await?
                     {
                         body.settle();
-                        return self.deliver(ex, final_answer, &past).await;
+                        return self.deliver(ex, &plan, final_answer, &past).await;
                     }
                 }
                 Err(Failed { error, unsent, upstream }) => {
@@ -119,7 +122,7 @@ impl Engine {
                     if over || !body.can_repeat() || !self.goes_on(ex, &plan, &past, &error)? {
                         body.settle();
                         if let Some(answered) = past.take_answer(ex) {
-                            return self.deliver(ex, answered, &past).await;
+                            return self.deliver(ex, &plan, answered, &past).await;
                         }
                         if let Some(facts) = &mut ex.upstream {
                             facts.retries = past.retried;
@@ -137,12 +140,18 @@ impl Engine {
         }
     }
 
-    async fn deliver(&self, ex: &mut Exchange, answered: Answered<'_>, past: &Past<'_>) -> Result<Flow, HandlerError> {
+    async fn deliver(
+        &self,
+        ex: &mut Exchange,
+        plan: &Plan,
+        answered: Answered<'_>,
+        past: &Past<'_>,
+    ) -> Result<Flow, HandlerError> {
         if let Some(facts) = &mut ex.upstream {
             facts.retries = past.retried;
             facts.duration = Some(past.started.elapsed());
         }
-        self.answer(ex, answered).await
+        self.answer(ex, plan, answered).await
     }
 
     /// Bytes of a streaming body that are kept for other attempts.

@@ -102,6 +102,7 @@ fn engine(upstreams: &[&str]) -> Engine {
         request_buffer: None,
         response_buffer: None,
         handle_response: Box::default(),
+        stream_rules: StreamRules::default(),
         stream_timeout: None,
     }
 }

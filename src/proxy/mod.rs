@@ -20,6 +20,7 @@ mod candidates;
 pub mod cooldown;
 pub mod counters;
 mod engine;
+mod event_stream;
 mod ewma;
 mod hash;
 pub mod health;
@@ -42,6 +43,7 @@ mod uptime;
 
 pub use cooldown::Cooldown;
 pub use engine::{Buffer, Engine};
+pub use event_stream::StreamRules;
 pub use passive::Passive;
 pub use policy::Policy;
 pub use retry::RetryRules;

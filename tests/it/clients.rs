@@ -36,7 +36,7 @@ impl Gateway {
         let (upstream, port) = (LlmUpstream::start(), free_port());
         let address = upstream.address();
         let file = format!(
-            "http://127.0.0.1:{port} {{\n\tauth_token {TOKEN}\n{lines}\treverse_proxy {address} {{\n\t\theader_up Authorization \"Bearer {KEY}\"\n\t}}\n}}\n"
+            "http://127.0.0.1:{port} {{\n\tauth_token {TOKEN}\n{lines}\treverse_proxy {address} {{\n\t\theader_up Authorization \"Bearer {KEY}\"\n\t\tsse_keepalive 1s\n\t}}\n}}\n"
         );
         let proxy = Proxy::start(Which::Llmproxy, &file, port);
         Self { upstream, proxy, port, base: format!("http://127.0.0.1:{port}") }
@@ -200,6 +200,10 @@ fn openai_python_at(gateway: &Gateway) {
     assert_eq!(told["unknown_model"]["code"], "model_not_found", "{script}");
     check_raised(script, &told, "inband", "APIError", None, "failed midway");
     assert!(told["cut"]["raised"].is_string(), "a cut stream looks finished: {}", told["cut"]);
+    check(script, &told, json!({"silent": text(), "silent_responses": text()}));
+    for case in ["broken", "broken_responses"] {
+        check_raised(script, &told, case, "APIError", None, "upstream broke off");
+    }
     gateway.check_cancelled(script);
     gateway.check_secrets(script);
 }
@@ -222,6 +226,10 @@ fn openai_javascript() {
     check_raised(script, &told, "inband", "APIError", None, "failed midway");
     assert_eq!(told["unknown_model"]["code"], "model_not_found", "{script}");
     assert!(told["cut"]["raised"].is_string(), "a cut stream looks finished: {}", told["cut"]);
+    check(script, &told, json!({"silent": text(), "silent_responses": text()}));
+    for case in ["broken", "broken_responses"] {
+        check_raised(script, &told, case, "APIError", None, "upstream broke off");
+    }
     gateway.check_cancelled(script);
     gateway.check_secrets(script);
 }
@@ -268,6 +276,8 @@ fn anthropic_python() {
     check_raised(script, &told, "wrong_key", "AuthenticationError", 401, "");
     check_raised(script, &told, "unknown_model", "NotFoundError", 404, "not_found_error");
     check_raised(script, &told, "rate_limit", "RateLimitError", 429, "rate_limit_error");
+    check(script, &told, json!({"silent": [text(), 7]}));
+    check_raised(script, &told, "broken", "APIStatusError", 200, "upstream broke off");
     check_waited(script, &told);
     gateway.check_cancelled(script);
     gateway.check_secrets(script);

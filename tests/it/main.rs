@@ -52,6 +52,7 @@ mod reference;
 mod reload;
 mod sdk;
 mod secrets;
+mod sse_keepalive;
 mod storage_loss;
 mod streaming;
 mod system_calls;

@@ -55,6 +55,19 @@ def retried():
 
 
 @case
+def broken():
+    with client.messages.stream(model="mock-broken", **ask) as stream:
+        return stream.get_final_text()
+
+
+@case
+def silent():
+    with client.messages.stream(model="mock-silent", **ask) as stream:
+        message = stream.get_final_message()
+        return [message.content[0].text, message.usage.output_tokens]
+
+
+@case
 def cancel():
     with client.messages.create(model="mock-slow", stream=True, **ask) as stream:
         return next(iter(stream)).type

@@ -58,6 +58,21 @@ await it("retried", async () => {
 await it("server_error", () => create("mock-500"));
 await it("inband", async () => all(await create("mock-inband", { stream: true })));
 await it("cut", async () => all(await create("mock-cut", { stream: true })));
+await it("broken", async () => all(await create("mock-broken", { stream: true })));
+await it("broken_responses", async () =>
+	all(await client.responses.create({ model: "mock-broken", input: "Hi", stream: true })),
+);
+await it("silent", async () => {
+	let text = "";
+	for await (const chunk of await create("mock-silent", { stream: true })) text += chunk.choices[0]?.delta.content ?? "";
+	return text;
+});
+await it("silent_responses", async () => {
+	let text = "";
+	for await (const event of await client.responses.create({ model: "mock-silent", input: "Hi", stream: true }))
+		if (event.type === "response.output_text.delta") text += event.delta;
+	return text;
+});
 await it("cancel", async () => {
 	const stream = await create("mock-slow", { stream: true });
 	let seen = 0;

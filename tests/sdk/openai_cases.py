@@ -123,6 +123,28 @@ def cut():
 
 
 @case
+def broken():
+    list(create(model="mock-broken", messages=QUESTION, stream=True))
+
+
+@case
+def broken_responses():
+    list(client.responses.create(model="mock-broken", input="Hi", stream=True))
+
+
+@case
+def silent():
+    stream = create(model="mock-silent", messages=QUESTION, stream=True)
+    return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+@case
+def silent_responses():
+    stream = client.responses.create(model="mock-silent", input="Hi", stream=True)
+    return "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+
+
+@case
 def cancel():
     stream = create(model="mock-slow", messages=QUESTION, stream=True)
     seen = [next(stream), next(stream)]

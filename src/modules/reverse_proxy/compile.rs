@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::config::{Config, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
-use super::{compile_breaker, compile_health, compile_retry, compile_transport, compile_upstreams};
+use super::{compile_breaker, compile_health, compile_retry, compile_stream, compile_transport, compile_upstreams};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
@@ -65,6 +65,7 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         request_buffer: buffer(config.request_buffers),
         response_buffer: buffer(config.response_buffers),
         handle_response: response_handler::compile(&config.handle_response, cx)?,
+        stream_rules: compile_stream::rules(&config)?,
         stream_timeout: config.stream_timeout.positive(),
         upstreams,
         policy,

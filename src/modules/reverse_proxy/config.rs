@@ -52,6 +52,12 @@ pub struct Config {
     pub handle_response: Vec<ResponseHandler>,
     #[serde(skip_serializing_if = "is_false")]
     pub verbose_logs: bool,
+    /// Our own: a silent stream of events is kept alive after so long.
+    #[serde(skip_serializing_if = "Nanos::is_zero")]
+    pub sse_keepalive: Nanos,
+    /// Our own: false = a stream that breaks off is cut, and not ended by an error event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sse_errors: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -109,6 +109,20 @@
 //! A reload forgets none of it, as long as the options of a check or breaker stay the same. `llmproxy status` and, with
 //! the global option `admin localhost:2019`, `GET /reverse_proxy/upstreams` show how each upstream stands.
 //!
+//! Streams of LLM APIs are known by their `Content-Type` and the path that the upstream was asked for. `sse_keepalive 15s`
+//! tells a client that its stream lives when the upstream, after its head, has said nothing for so long: with a comment
+//! (`: keepalive`) for OpenAI's dialects and unknown streams of events, with `event: ping` for Anthropic, with nothing for
+//! lines of JSON (Ollama's own API), whose readers would take it for a broken line; always between events, never inside one.
+//! An upstream that dies, or stalls for longer than `read_timeout`, within such a stream is told to the client as the error event
+//! of its API, and the response ends cleanly behind it without `[DONE]`: official clients raise it as an error. `sse_errors off`
+//! cuts the connection instead, as happens to every other answer that breaks off: it never looks complete. Neither touches a
+//! stream that is compressed or has a `Content-Length`.
+//!
+//! `flush_interval` and `stream_buffer_size` are read and have nothing to do: what comes is passed on at once. `request_buffers`
+//! and `response_buffers` read that much (`unlimited`: all) before anything goes on; a request body that fits leaves with a
+//! `Content-Length` and can be sent again. `stream_timeout` ends upgraded connections (WebSockets) after so long;
+//! `stream_close_delay` has nothing to do, since a reload closes none.
+//!
 //! `forward_auth` and `php_fastcgi` are shorthands that write a `reverse_proxy` and live in this folder.
 
 mod address;
@@ -116,6 +130,7 @@ mod compile;
 mod compile_breaker;
 mod compile_health;
 mod compile_retry;
+mod compile_stream;
 mod compile_transport;
 mod compile_upstreams;
 mod config;
@@ -126,6 +141,7 @@ mod parse_dynamic;
 mod parse_health;
 mod parse_policy;
 mod parse_retry;
+mod parse_stream;
 mod parse_to;
 mod parse_transport;
 pub mod php_fastcgi;
@@ -152,6 +168,7 @@ pub const DIRECTIVE: Directive = Directive {
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_policy sticky {\n\t\tbytes 4KiB\n\t\tkey {header.X-Session-Id}\n\t}\n\tlb_retries 1\n\tretry_exclude_failed on\n}",
             "reverse_proxy a.example:80 b.example:80 {\n\thealth_uri /health\n\thealth_interval 10s\n\thealth_fails 2\n}",
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_retries 1\n\tcircuit_breaker {\n\t\tratio 50%\n\t\topen 20s\n\t}\n}",
+            "reverse_proxy https://api.example.com {\n\tsse_keepalive 15s\n\tsse_errors off\n}",
             "reverse_proxy unix//run/app.sock {\n\theader_up -Authorization\n\theader_down -Server\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
@@ -175,6 +192,8 @@ pub const DIRECTIVE: Directive = Directive {
             ("reverse_proxy {\n\tto a:1 {\n\t\twight 2\n\t}\n}", "unknown-subdirective"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tmax_requests 1\n\t\tmax_requests 2\n\t}\n}", "duplicate-option"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 2\n\t}\n\tlb_policy first\n}", "contradicting-options"),
+            ("reverse_proxy a:1 {\n\tsse_keepalive often\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\tsse_errors maybe\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\theader_up ?X v\n}", "default-on-request-header"),
             ("reverse_proxy a:1 {\n\thandle_response @x {\n\t}\n}", "undefined-matcher"),
             ("reverse_proxy a:1 {\n\tcircuit_breaker {\n\t\tratio 150%\n\t}\n}", "invalid-value"),

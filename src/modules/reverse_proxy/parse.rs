@@ -4,7 +4,7 @@ use super::address;
 use super::config::{Config, HttpTransport, Upstream};
 use super::parse_transport::{Transport, transport};
 use super::words::{duration_or_number, each_line, size_or_unlimited};
-use super::{parse_breaker, parse_dynamic, parse_health, parse_policy, parse_retry, parse_to};
+use super::{parse_breaker, parse_dynamic, parse_health, parse_policy, parse_retry, parse_stream, parse_to};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::span::Span;
 use crate::config::directive_cx::{DirectiveCx, Parsed};
@@ -35,6 +35,8 @@ const OPTIONS: &[&str] = &[
     "handle_response",
     "replace_status",
     "verbose_logs",
+    "sse_keepalive",
+    "sse_errors",
 ];
 
 /// State of one directive while its lines are read.
@@ -106,6 +108,7 @@ impl<'n> Reader<'n> {
             name if parse_retry::OPTIONS.contains(&name) => {
                 parse_retry::line(cx, &mut config.load_balancing, node)?;
             }
+            "sse_keepalive" | "sse_errors" => parse_stream::line(cx, config, node)?,
             name if parse_health::OPTIONS.contains(&name) => {
                 parse_health::line(cx, &mut config.health_checks, node)?;
             }

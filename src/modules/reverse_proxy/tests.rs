@@ -76,6 +76,7 @@ fn what_is_wrong_is_refused_with_its_place() {
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
         (json!({ "circuit_breaker": {} }), "missing-module-id", "/circuit_breaker"),
         (json!({ "circuit_breaker": { "type": "window", "ratio": 2.0 } }), "invalid-value", "/circuit_breaker/ratio"),
+        (json!({ "sse_keepalive": "100ms" }), "invalid-value", "/sse_keepalive"),
         (
             json!({ "health_checks": { "active": { "uri": "/h", "expect_body": "(" } } }),
             "invalid-regexp",

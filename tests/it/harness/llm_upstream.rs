@@ -7,6 +7,8 @@
 //! - `mock-embed` embeds
 //! - `mock-429` always answers 429; `mock-429-once` the first time only; `mock-500` and `mock-overloaded` fail
 //! - `mock-inband` fails with an event in the stream, `mock-cut` closes the connection within an event
+//! - `mock-broken` closes the connection between two events; `mock-silent` says nothing for a while, before its first event
+//!   and behind it
 //! - `mock-slow` streams without end, an event each 30 ms; [`LlmUpstream::left`] tells when the proxy has gone
 //! - any other model is unknown: 404 `model_not_found`
 
@@ -24,6 +26,9 @@ pub const KEY: &str = "sk-upstream-key-that-no-client-may-see";
 
 /// What is sent with 429; seconds as OpenAI says them.
 pub const RETRY_AFTER: u64 = 1;
+
+/// How long `mock-silent` says nothing.
+pub const SILENCE: Duration = Duration::from_millis(1400);
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -172,6 +177,7 @@ fn answer(request: &Request, body: &[u8], out: &mut &TcpStream, shared: &Shared)
             return failure(out, anthropic, 500, "server_error", None, message, "");
         }
         "mock-overloaded" => return failure(out, anthropic, 529, "overloaded_error", None, "Overloaded", ""),
+        "mock-broken" | "mock-silent" => {}
         _ if !answers::MODELS.contains(&model) => return unknown(out, anthropic, model),
         _ => {}
     }
@@ -213,6 +219,16 @@ fn streamed(out: &mut &TcpStream, model: &str, events: &[String], shared: &Share
             out.write_all(chunk(&events[0]).as_bytes())?;
             out.write_all(chunk(&events[1][..events[1].len() / 2]).as_bytes())?;
             return Ok(false);
+        }
+        "mock-broken" => {
+            out.write_all(chunk(&events[..2].concat()).as_bytes())?;
+            return Ok(false);
+        }
+        "mock-silent" => {
+            for piece in [&events[..1], &events[1..]] {
+                std::thread::sleep(SILENCE);
+                out.write_all(chunk(&piece.concat()).as_bytes())?;
+            }
         }
         "mock-inband" => {
             let error = json!({"error": {"message": "The model failed midway", "type": "server_error", "param": null, "code": null}});
