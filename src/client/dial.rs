@@ -228,7 +228,11 @@ async fn connect_one(address: SocketAddr, options: &TargetOptions) -> io::Result
         SockRef::from(&socket).set_tcp_keepalive(&probes)?;
     }
     if let Some(local) = options.local_address {
-        socket.bind(SocketAddr::new(local, 0))?;
+        if local.port() != 0 {
+            // One address, connection after connection: also while an earlier one is remembered by the system.
+            socket.set_reuseaddr(true)?;
+        }
+        socket.bind(local)?;
     }
     socket.connect(address).await
 }
@@ -304,9 +308,9 @@ mod tests {
         local(async {
             let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut options = options();
-            options.local_address = Some("127.0.0.9".parse().unwrap());
+            options.local_address = Some("127.0.0.9:0".parse().unwrap());
             let stream = connect_one(live.local_addr().unwrap(), &options).await.unwrap();
-            assert_eq!(stream.local_addr().unwrap().ip(), options.local_address.unwrap());
+            assert_eq!(stream.local_addr().unwrap().ip(), options.local_address.unwrap().ip());
         });
     }
 }

@@ -2,7 +2,7 @@
 //! target or a connection holds it; its index is then used again, so dynamic upstreams cannot grow the table without end.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -19,7 +19,7 @@ pub(super) struct PoolKey {
     pub tls: Option<[u8; 32]>,
     pub versions: Versions,
     pub proxy: Option<[u8; 32]>,
-    pub local_address: Option<IpAddr>,
+    pub local_address: Option<SocketAddr>,
     pub max_conns: Option<usize>,
     pub max_response_header: Option<usize>,
     pub keepalive: bool,

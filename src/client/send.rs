@@ -11,15 +11,18 @@ use super::dial::{self, Dialed, Wanted};
 use super::h1::{Answer, Failure, H1};
 use super::h2::H2;
 use super::pool::{self, Idle};
+use super::proxy_protocol::Ends;
 use super::target::Target;
+use super::total;
 use super::upgraded::Upgraded;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 
 #[derive(Copy, Clone, Debug, Default)]
-pub struct SendOptions<'a> {
-    /// A PROXY protocol header, written first. Such a connection belongs to one client: it is never pooled.
-    pub first_bytes: Option<&'a [u8]>,
+pub struct SendOptions {
+    /// Whom the request is from, for a target that is told by the PROXY protocol. Such a connection belongs to one client:
+    /// it is never pooled.
+    pub ends: Option<Ends>,
 }
 
 /// A response and how it came.
@@ -61,17 +64,18 @@ pub struct SendError {
 pub fn send<'a, R: Into<Box<Request<Body>>>>(
     target: &'a Target,
     request: R,
-    options: SendOptions<'a>,
+    options: SendOptions,
 ) -> impl Future<Output = Result<Sent, SendError>> + use<'a, R> {
-    send_boxed(target, request.into(), options)
+    total::bounded(target, exchange(target, request.into(), options))
 }
 
 /// Boxed, as a request is moved from one future to the next.
-async fn send_boxed(target: &Target, request: Box<Request<Body>>, options: SendOptions<'_>) -> Result<Sent, SendError> {
+async fn exchange(target: &Target, request: Box<Request<Body>>, options: SendOptions) -> Result<Sent, SendError> {
     let started = Instant::now();
     let mut request = prepare(target, request)?;
+    let header = target.options.proxy_protocol.map(|version| version.header(options.ends));
     let wanted = Wanted {
-        first_bytes: options.first_bytes,
+        first_bytes: header.as_deref(),
         h1_only: target.chooses_by_alpn() && request.headers().contains_key(header::UPGRADE),
     };
     let mut use_pool = wanted.first_bytes.is_none();

@@ -63,7 +63,9 @@ async fn exchange(target: &Target, request: Request<Bytes>, wish: Wish) -> Resul
     let failed = |error: hyper::Error| {
         ProxyError::new(Kind::UpstreamClosed, Retry::IfIdempotent, format!("{}: {error}", target.label()))
     };
-    let Dialed { stream, h2, .. } = dial::dial(target, Wanted::default()).await?;
+    let header = target.options().proxy_protocol.map(|version| version.header(None));
+    let wanted = Wanted { first_bytes: header.as_deref(), ..Wanted::default() };
+    let Dialed { stream, h2, .. } = dial::dial(target, wanted).await?;
     let request = request.map(Full::new);
     let io = TokioIo::new(stream);
     if h2 {

@@ -1,6 +1,6 @@
 //! What a request is sent to: an address, a scheme, and every option of the way there. Immutable, shared by all workers.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use super::ConfigError;
 use super::identity::{PoolId, PoolKey};
 use super::proxy_env::{ProxyChoice, ProxyEnv, ProxyUrl};
+use super::proxy_protocol::ProxyProtocol;
 use super::tls::{TlsClient, TlsClientOptions};
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ pub struct Timeouts {
     pub read: Option<Duration>,
     /// How long one write may find the socket full.
     pub write: Option<Duration>,
+    /// From the call to the last byte of the response, dialling included.
+    pub total: Option<Duration>,
     /// Head start of the preferred address family. Default 300 ms; `None` tries one address after the other.
     pub dial_fallback_delay: Option<Duration>,
 }
@@ -76,6 +79,7 @@ impl Default for Timeouts {
             response_header: None,
             read: None,
             write: None,
+            total: None,
             dial_fallback_delay: Some(Duration::from_millis(300)),
         }
     }
@@ -120,8 +124,11 @@ pub struct TargetOptions {
     pub max_conns: Option<usize>,
     /// Largest response head in bytes. `None`: about 400 KiB.
     pub max_response_header: Option<usize>,
-    pub local_address: Option<IpAddr>,
+    /// Where connections come from; port 0 takes any.
+    pub local_address: Option<SocketAddr>,
     pub proxy: ProxyChoice,
+    /// Tells the upstream whom each connection is for; a connection then serves one request.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl TargetOptions {
@@ -138,6 +145,7 @@ impl TargetOptions {
             max_response_header: None,
             local_address: None,
             proxy: ProxyChoice::Environment,
+            proxy_protocol: None,
         }
     }
 }

@@ -15,9 +15,9 @@ use super::state::{HostState, InFlight};
 use super::upstream::{Reachable, Upstream};
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
-use crate::client::{self, SendOptions, Sent};
+use crate::client::{self, Ends, SendOptions, Sent};
 use crate::http::error::HandlerError;
-use crate::http::exchange::{Exchange, UpstreamFacts};
+use crate::http::exchange::{Exchange, Peer, UpstreamFacts};
 
 /// What an attempt needs, settled once per request.
 pub(super) struct Plan {
@@ -96,7 +96,7 @@ impl Engine {
         if let Some(transcript) = &ex.transcript {
             transcript.goes_up(ex, &reachable.address, &mut request);
         }
-        match client::send(&reachable.target, request, SendOptions::default()).await {
+        match client::send(&reachable.target, request, SendOptions { ends: ends(ex) }).await {
             Ok(sent) => {
                 Ok(Answered { sent, upstream, in_flight, pass, gunzip, unpacked: false, set_cookie: choice.set_cookie })
             }
@@ -163,6 +163,14 @@ impl Engine {
         }
         *request.headers_mut() = headers;
         (request, gunzip)
+    }
+}
+
+/// Whom the request is from, for upstreams that are told.
+fn ends(ex: &Exchange) -> Option<Ends> {
+    match ex.conn.peer {
+        Peer::Ip(client) => Some(Ends { client, listener: ex.conn.local }),
+        Peer::Unix => None,
     }
 }
 

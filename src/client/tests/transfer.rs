@@ -219,7 +219,10 @@ fn an_upgrade_hands_over_the_connection() {
 fn first_bytes_lead_a_connection_of_their_own() {
     local(async {
         let origin = Origin::new().await;
-        let target = origin.target();
+        let plain = origin.target();
+        let mut options = origin.options();
+        options.proxy_protocol = Some(ProxyProtocol::V1);
+        let target = Target::new(options).unwrap();
         let server = async {
             origin.accept().await.serve().await;
             let mut peer = origin.accept().await;
@@ -229,8 +232,9 @@ fn first_bytes_lead_a_connection_of_their_own() {
             assert!(peer.is_closed_by_client().await);
         };
         let client = async {
-            go(&target, get("/")).await.unwrap();
-            let options = SendOptions { first_bytes: Some(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n") };
+            go(&plain, get("/")).await.unwrap();
+            let ends = Ends { client: "1.2.3.4:1".parse().unwrap(), listener: "5.6.7.8:2".parse().ok() };
+            let options = SendOptions { ends: Some(ends) };
             assert!(!send(&target, get("/"), options).await.unwrap().reused);
         };
         tokio::join!(server, client);

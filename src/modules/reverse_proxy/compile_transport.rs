@@ -1,5 +1,6 @@
 //! `transport http` to the client's options.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use base64::Engine as _;
 
 use super::config::{HttpTransport, KeepAlive as KeepAliveConfig, TlsOptions};
 use crate::client::{
-    Address, ClientIdentity, Curve, KeepAlive, ProxyChoice, ProxyUrl, RootSource, Scheme, TargetOptions, Timeouts,
-    TlsClientOptions, Trust, Versions,
+    Address, ClientIdentity, Curve, KeepAlive, ProxyChoice, ProxyProtocol, ProxyUrl, RootSource, Scheme, TargetOptions,
+    Timeouts, TlsClientOptions, Trust, Versions,
 };
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::nanos::Nanos;
@@ -47,11 +48,21 @@ pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transp
     options.max_response_header = positive(config.max_response_header_size);
     options.proxy = proxy(&config)?;
     if !config.local_address.is_empty() {
-        let address = config.local_address.parse().map_err(|_| {
-            CompileError::new("invalid-value", "`local_address` is not an IP address").within("local_address")
+        let address = local_address(&config.local_address).ok_or_else(|| {
+            let what = "`local_address` is not an IP address, with or without a port";
+            CompileError::new("invalid-value", what).within("local_address")
         })?;
         options.local_address = Some(address);
     }
+    options.proxy_protocol = match config.proxy_protocol.as_str() {
+        "" => None,
+        "v1" => Some(ProxyProtocol::V1),
+        "v2" => Some(ProxyProtocol::V2),
+        _ => {
+            let what = "the PROXY protocol has the versions `v1` and `v2`";
+            return Err(CompileError::new("invalid-value", what).within("proxy_protocol"));
+        }
+    };
     let mut except_ports = Vec::new();
     if let Some(tls) = &config.tls {
         let client = tls_client(tls, cx).map_err(|e| e.within("tls"))?;
@@ -73,9 +84,6 @@ fn refuse_unsupported(config: &HttpTransport) -> Result<(), CompileError> {
     if config.resolver.is_some() {
         return no("`resolvers` of a transport", "resolver");
     }
-    if !config.proxy_protocol.is_empty() {
-        return no("`proxy_protocol` towards upstreams", "proxy_protocol");
-    }
     let Some(tls) = &config.tls else { return Ok(()) };
     let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field).within("tls"));
     if !tls.client_certificate_automate.is_empty() {
@@ -88,6 +96,13 @@ fn refuse_unsupported(config: &HttpTransport) -> Result<(), CompileError> {
         return no("encrypted client hello towards upstreams", "encrypted_client_hello");
     }
     Ok(())
+}
+
+/// `IP`, `IP:PORT`, with brackets or `tcp/` as in Caddy.
+fn local_address(text: &str) -> Option<SocketAddr> {
+    let address = ["tcp/", "tcp4/", "tcp6/"].iter().find_map(|network| text.strip_prefix(network)).unwrap_or(text);
+    let ip = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+    address.parse().ok().or_else(|| ip.parse().ok().map(|ip| SocketAddr::new(ip, 0)))
 }
 
 /// What is allowed, and whether plain upstreams get HTTP/2 by prior knowledge.
@@ -126,6 +141,7 @@ fn timeouts(config: &HttpTransport) -> Timeouts {
         response_header: config.response_header_timeout.positive(),
         read: config.read_timeout.positive(),
         write: config.write_timeout.positive(),
+        total: config.total_timeout.positive(),
         // Negative: one address after the other.
         dial_fallback_delay: or(config.dial_fallback_delay, default.dial_fallback_delay),
     }
@@ -137,7 +153,12 @@ fn keepalive(config: Option<&KeepAliveConfig>) -> KeepAlive {
     KeepAlive {
         enabled: config.enabled.unwrap_or(true),
         idle: config.idle_timeout.positive().unwrap_or(default.idle),
-        max_idle_per_host: positive(config.max_idle_conns_per_host).unwrap_or(default.max_idle_per_host),
+        // The first is Caddy's limit over all upstreams; here each has a pool of its own.
+        max_idle_per_host: [config.max_idle_conns, config.max_idle_conns_per_host]
+            .into_iter()
+            .filter_map(positive)
+            .min()
+            .unwrap_or(default.max_idle_per_host),
         probe_interval: if config.probe_interval.is_zero() {
             default.probe_interval
         } else {

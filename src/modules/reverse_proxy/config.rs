@@ -247,6 +247,9 @@ pub struct HttpTransport {
     /// `{"from": "url", "url": …}` or `{"from": "none"}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_proxy: Option<Module>,
+    /// Our own: from the call to the last byte of the response.
+    #[serde(skip_serializing_if = "Nanos::is_zero")]
+    pub total_timeout: Nanos,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

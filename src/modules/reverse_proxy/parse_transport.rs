@@ -63,6 +63,7 @@ const HTTP_OPTIONS: &[&str] = &[
     "compression",
     "max_conns_per_host",
     "local_address",
+    "total_timeout",
 ];
 
 fn http(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<HttpTransport> {
@@ -114,6 +115,7 @@ fn http_line(cx: &mut DirectiveCx<'_, '_>, out: &mut HttpTransport, node: &Node)
         "dial_fallback_delay" => out.dial_fallback_delay = duration(cx.value(node)?)?,
         "response_header_timeout" => out.response_header_timeout = duration(cx.value(node)?)?,
         "expect_continue_timeout" => out.expect_continue_timeout = duration(cx.value(node)?)?,
+        "total_timeout" => out.total_timeout = duration(cx.value(node)?)?,
         "resolvers" => out.resolver.get_or_insert_default().addresses = texts(cx.values(node)?),
         "versions" => out.versions = texts(cx.values(node)?),
         "compression" => match node.args.as_slice() {
