@@ -42,7 +42,7 @@ pub use send::{SendError, SendOptions, Sent, Timings, send};
 pub use spare_request::spare_request;
 pub use target::{Address, KeepAlive, Scheme, Target, TargetOptions, Timeouts, Versions};
 pub use ticker::Deadline;
-pub use tls::{ClientIdentity, Curve, RootSource, TlsClient, TlsClientOptions, Trust};
+pub use tls::{ClientIdentity, Curve, LookedUp, RootSource, TlsClient, TlsClientOptions, Trust};
 pub use upgraded::Upgraded;
 
 /// A target or TLS option that cannot be used. The text is for the admin: it names files, never their contents.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use rustls::ClientConfig;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::{SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -22,6 +23,8 @@ pub struct TlsClientOptions {
     /// Accept any certificate. Signatures of the handshake are still checked, as in Go.
     pub insecure_skip_verify: bool,
     pub identity: Option<ClientIdentity>,
+    /// A client certificate looked up at each handshake, in the place of `identity`.
+    pub looked_up: Option<LookedUp>,
     /// Key exchange groups in order of preference; empty takes the defaults.
     pub curves: Vec<Curve>,
 }
@@ -46,6 +49,14 @@ pub enum RootSource {
 pub struct ClientIdentity {
     pub chain: Vec<u8>,
     pub key: Zeroizing<Vec<u8>>,
+}
+
+/// Where a client certificate is found that is renewed while the program runs.
+#[derive(Clone, Debug)]
+pub struct LookedUp {
+    /// Which one: equal names find the same certificate.
+    pub name: String,
+    pub resolver: Arc<dyn ResolvesClientCert>,
 }
 
 impl std::fmt::Debug for ClientIdentity {
@@ -147,15 +158,18 @@ impl TlsClientOptions {
         } else {
             match roots {
                 None => builder.with_root_certificates(system_roots()),
+                // An authority that has made no root yet: nobody is believed until it has.
+                Some(certs) if certs.is_empty() => builder.with_root_certificates(RootCertStore::empty()),
                 Some(certs) => {
                     let verifier = TrustOnly::new(certs, &provider)?;
                     builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
                 }
             }
         };
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some(identity) => {
+        let mut config = match (&self.looked_up, &self.identity) {
+            (Some(looked_up), _) => builder.with_client_cert_resolver(Arc::clone(&looked_up.resolver)),
+            (None, None) => builder.with_no_client_auth(),
+            (None, Some(identity)) => {
                 let chain = certificates(&identity.chain, "the client certificate")?;
                 let key = PrivateKeyDer::from_pem_slice(&identity.key)
                     .map_err(|_| ConfigError("the client certificate's key is not a PEM private key".into()))?;
@@ -200,6 +214,9 @@ impl TlsClientOptions {
         if let Some(identity) = &self.identity {
             part("chain", &identity.chain);
             part("key", &identity.key);
+        }
+        if let Some(looked_up) = &self.looked_up {
+            part("looked up", looked_up.name.as_bytes());
         }
         for curve in &self.curves {
             part("curve", &[*curve as u8]);
@@ -256,6 +273,7 @@ mod tests {
             identity: Some(ClientIdentity { chain: cert, key: key.into() }),
             curves: vec![Curve::X25519],
             insecure_skip_verify: false,
+            looked_up: None,
         };
         let one = options.build(Versions::default()).unwrap();
         let two = options.clone().build(Versions::default()).unwrap();

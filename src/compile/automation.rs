@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::acme_issuer;
 use super::auto_https::Additions;
+use super::client_names;
 use super::dns_challenge;
 use super::on_demand;
 use super::{authorities, storage as storage_part};
@@ -105,10 +106,11 @@ fn has_wildcard(name: &str, wanted: &BTreeMap<String, Option<&String>>) -> bool 
     parent.is_some_and(|(label, parent)| label != "*" && wanted.contains_key(&format!("*.{parent}")))
 }
 
-/// Names that the configuration asks for whether or not a site serves them.
+/// Names that the configuration asks for whether or not a site serves them: of the `tls` part, and of clients of upstreams.
 fn named_by_tls(config: &Config) -> impl Iterator<Item = String> {
     let named = config.apps.tls.as_ref().and_then(|tls| tls.certificates.get("automate")).and_then(Value::as_array);
-    named.into_iter().flatten().filter_map(Value::as_str).map(str::to_ascii_lowercase)
+    let named = named.into_iter().flatten().filter_map(Value::as_str).map(str::to_ascii_lowercase);
+    named.chain(client_names::of(config))
 }
 
 fn policies(config: &Config, cx: &mut CompileCx<'_>) -> Policies {

@@ -13,6 +13,7 @@ mod auto_https;
 pub mod automation;
 mod certificates;
 mod client_auth;
+mod client_names;
 mod dns_challenge;
 mod host_index;
 pub mod keep_alive;

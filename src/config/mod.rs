@@ -22,5 +22,6 @@ pub mod response_handler;
 pub mod scalar;
 pub mod tls_types;
 pub mod trust_pool;
+pub mod trusted_certificates;
 pub mod types;
 pub mod weak_string;

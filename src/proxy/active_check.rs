@@ -125,7 +125,12 @@ impl ActiveCheck {
     /// Another host that a redirect names, reached with the transport's own options.
     fn reach(&self, other: &Elsewhere) -> Result<Reachable, String> {
         let scheme = if other.tls { Scheme::Https } else { Scheme::Http };
-        let transport = TransportTemplate { scheme, except_ports: Vec::new(), options: self.transport.options.clone() };
+        let transport = TransportTemplate {
+            scheme,
+            except_ports: Vec::new(),
+            server_name: None,
+            options: self.transport.options.clone(),
+        };
         transport.reach(&other.hostport).map_err(|why| format!("redirected to a place that cannot be: {why}"))
     }
 }

@@ -5,7 +5,7 @@ use crate::client::{Address, TargetOptions};
 
 fn transport() -> Arc<TransportTemplate> {
     let options = TargetOptions::new(Scheme::Http, Address::Tcp { host: "".into(), port: 0 });
-    Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new() })
+    Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new(), server_name: None })
 }
 
 fn question() -> Question {

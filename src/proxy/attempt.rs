@@ -1,5 +1,6 @@
 //! One attempt: an upstream is chosen, the request for it made and sent.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -96,7 +97,9 @@ impl Engine {
         if let Some(transcript) = &ex.transcript {
             transcript.goes_up(ex, &reachable.address, &mut request);
         }
-        match client::send(&reachable.target, request, SendOptions { ends: ends(ex) }).await {
+        let told = reachable.target.options().proxy_protocol.is_some();
+        let options = SendOptions { ends: if told { ends(ex) } else { None } };
+        match client::send(&reachable.target, request, options).await {
             Ok(sent) => {
                 Ok(Answered { sent, upstream, in_flight, pass, gunzip, unpacked: false, set_cookie: choice.set_cookie })
             }
@@ -166,12 +169,13 @@ impl Engine {
     }
 }
 
-/// Whom the request is from, for upstreams that are told.
+/// Whom the request is from, for upstreams that are told: who a trusted proxy says it is, whose port is not known then.
 fn ends(ex: &Exchange) -> Option<Ends> {
-    match ex.conn.peer {
-        Peer::Ip(client) => Some(Ends { client, listener: ex.conn.local }),
-        Peer::Unix => None,
-    }
+    let client = match ex.conn.peer {
+        Peer::Ip(peer) if ex.client_ip() == Some(peer.ip().to_canonical()) => peer,
+        _ => SocketAddr::new(ex.client_ip()?, 0),
+    };
+    Some(Ends { client, listener: ex.conn.local })
 }
 
 /// Makes `content-length` say what the body is: an operation may have touched it, the body may have been dropped.

@@ -56,7 +56,8 @@ mod tests {
 
     fn upstreams(of_models: &[&[&str]]) -> Vec<Upstream> {
         let options = TargetOptions::new(Scheme::Http, Address::Tcp { host: "".into(), port: 0 });
-        let transport = Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new() });
+        let transport =
+            Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new(), server_name: None });
         let settings = |globs: &&[&str]| Settings { models: ModelGlobs::new(*globs), ..Settings::default() };
         of_models.iter().map(|globs| Upstream::new("a.test:1", &transport, settings(globs)).unwrap()).collect()
     }

@@ -87,7 +87,8 @@ async fn dead() -> String {
 fn engine(upstreams: &[&str]) -> Engine {
     let mut options = TargetOptions::new(Scheme::Http, Address::Tcp { host: "".into(), port: 0 });
     options.timeouts.response_header = Some(Duration::from_millis(300));
-    let transport = Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new() });
+    let transport =
+        Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new(), server_name: None });
     Engine {
         upstreams: upstreams.iter().map(|u| Upstream::new(u, &transport, Settings::default()).unwrap()).collect(),
         policy: Policy::First,

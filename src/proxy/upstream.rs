@@ -52,8 +52,11 @@ pub struct Settings {
 
 enum Place {
     Fixed(Arc<Reachable>),
-    Rendered { template: Template, transport: Arc<TransportTemplate>, seen: Mutex<HashMap<Box<str>, Arc<Reachable>>> },
+    Rendered { template: Template, transport: Arc<TransportTemplate>, seen: Mutex<Seen> },
 }
+
+/// By address and, where it is rendered too, TLS server name.
+type Seen = HashMap<(Box<str>, Option<Box<str>>), Arc<Reachable>>;
 
 /// One dial address with all that is needed to send there.
 #[derive(Debug)]
@@ -69,13 +72,14 @@ pub struct Reachable {
 }
 
 /// How the upstreams of one handler are reached: all options but the address.
-#[derive(Debug)]
 pub struct TransportTemplate {
     /// `address` and `scheme` are replaced per upstream.
     pub options: TargetOptions,
     /// The scheme of upstreams; those on one of `except_ports` get plain HTTP.
     pub scheme: Scheme,
     pub except_ports: Vec<String>,
+    /// The TLS server name, where it is made for each request; else `options` has it.
+    pub server_name: Option<Template>,
 }
 
 impl Upstream {
@@ -83,8 +87,8 @@ impl Upstream {
     pub fn new(dial: &str, transport: &Arc<TransportTemplate>, own: Settings) -> Result<Self, String> {
         let template = Template::parse(dial);
         let place = match template.as_static() {
-            Some(fixed) => Place::Fixed(Arc::new(transport.reach(fixed)?)),
-            None => Place::Rendered { template, transport: Arc::clone(transport), seen: Mutex::default() },
+            Some(fixed) if transport.server_name.is_none() => Place::Fixed(Arc::new(transport.reach(fixed)?)),
+            _ => Place::Rendered { template, transport: Arc::clone(transport), seen: Mutex::default() },
         };
         let scheme = match transport.scheme {
             Scheme::Http => "http",
@@ -119,11 +123,13 @@ impl Upstream {
         match &self.place {
             Place::Fixed(reachable) => Ok(Arc::clone(reachable)),
             Place::Rendered { template, transport, seen } => {
-                let dial = template.render(ex, Unknown::Empty);
-                if let Some(known) = lock(seen).get(&*dial) {
+                let dial: Box<str> = template.render(ex, Unknown::Empty).into();
+                let name = transport.server_name.as_ref().map(|name| name.render(ex, Unknown::Empty).into());
+                let key = (dial, name);
+                if let Some(known) = lock(seen).get(&key) {
                     return Ok(Arc::clone(known));
                 }
-                let made = Arc::new(transport.reach(&dial)?);
+                let made = Arc::new(transport.reach_as(&key.0, key.1.as_deref())?);
                 let mut seen = lock(seen);
                 if seen.len() >= MAX_RENDERED {
                     // Any will do: those in use are asked for again.
@@ -131,7 +137,7 @@ impl Upstream {
                         seen.remove(&old);
                     }
                 }
-                seen.insert(dial.into(), Arc::clone(&made));
+                seen.insert(key, Arc::clone(&made));
                 Ok(made)
             }
         }
@@ -158,6 +164,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl TransportTemplate {
     /// The message says what is wrong with the address; it may be shown to an admin, not to a client.
     pub fn reach(&self, dial: &str) -> Result<Reachable, String> {
+        self.reach_as(dial, None)
+    }
+
+    /// As [`reach`](Self::reach), with a TLS server name of its own; an empty one is none.
+    fn reach_as(&self, dial: &str, server_name: Option<&str>) -> Result<Reachable, String> {
         let (network, rest) = dial.split_once('/').unwrap_or(("tcp", dial));
         let (address, host, port) = match network {
             "unix" => {
@@ -186,6 +197,9 @@ impl TransportTemplate {
             scheme => scheme,
         };
         let scheme = options.scheme;
+        if let Some(name) = server_name.filter(|name| !name.is_empty()) {
+            options.server_name = Some(name.to_owned());
+        }
         options.address = address;
         let target = Target::new(options).map_err(|e| e.0)?;
         let hostport = match network {
@@ -215,7 +229,7 @@ mod tests {
 
     fn transport(scheme: Scheme) -> Arc<TransportTemplate> {
         let options = TargetOptions::new(scheme, Address::Tcp { host: "".into(), port: 0 });
-        Arc::new(TransportTemplate { options, scheme, except_ports: vec!["8080".into()] })
+        Arc::new(TransportTemplate { options, scheme, except_ports: vec!["8080".into()], server_name: None })
     }
 
     #[test]

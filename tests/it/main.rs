@@ -58,4 +58,6 @@ mod streaming;
 mod system_calls;
 mod tls;
 mod token_commands;
+mod transport;
+mod transport_tls;
 mod trust;

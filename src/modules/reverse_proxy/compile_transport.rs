@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-
+use super::automated_client;
 use super::config::{HttpTransport, KeepAlive as KeepAliveConfig, TlsOptions};
 use crate::client::{
     Address, ClientIdentity, Curve, KeepAlive, ProxyChoice, ProxyProtocol, ProxyUrl, RootSource, Scheme, TargetOptions,
@@ -13,6 +12,7 @@ use crate::client::{
 };
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::nanos::Nanos;
+use crate::config::trusted_certificates::{self, Ders};
 use crate::config::types::{Module, module_id};
 use crate::http::placeholder::Template;
 use crate::proxy::TransportTemplate;
@@ -64,18 +64,22 @@ pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transp
         }
     };
     let mut except_ports = Vec::new();
+    let mut server_name = None;
     if let Some(tls) = &config.tls {
         let client = tls_client(tls, cx).map_err(|e| e.within("tls"))?;
         let client = client
             .build(versions)
             .map_err(|e| CompileError::new("invalid-tls-options", e.to_string()).within("tls"))?;
         options.tls = Some(client);
-        options.server_name = fixed(&tls.server_name, "server_name").map_err(|e| e.within("tls"))?;
+        match fixed(&tls.server_name, "server_name") {
+            Ok(fixed) => options.server_name = fixed,
+            Err(_) => server_name = Some(Template::parse(&tls.server_name)),
+        }
         except_ports.clone_from(&tls.except_ports);
     }
     Ok(Transport {
         compression: config.compression.unwrap_or(true),
-        template: Arc::new(TransportTemplate { options, scheme, except_ports }),
+        template: Arc::new(TransportTemplate { options, scheme, except_ports, server_name }),
     })
 }
 
@@ -86,11 +90,8 @@ fn refuse_unsupported(config: &HttpTransport) -> Result<(), CompileError> {
     }
     let Some(tls) = &config.tls else { return Ok(()) };
     let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field).within("tls"));
-    if !tls.client_certificate_automate.is_empty() {
-        return no("an automated client certificate", "client_certificate_automate");
-    }
     if !matches!(tls.renegotiation.as_str(), "" | "never") {
-        return no("TLS renegotiation", "renegotiation");
+        return no("TLS renegotiation", "renegotiation").map_err(|e| e.help("TLS 1.3 has none: remove the line"));
     }
     if tls.encrypted_client_hello.is_some() {
         return no("encrypted client hello towards upstreams", "encrypted_client_hello");
@@ -190,21 +191,22 @@ fn proxy(config: &HttpTransport) -> Result<ProxyChoice, CompileError> {
 fn tls_client(tls: &TlsOptions, cx: &mut CompileCx<'_>) -> Result<TlsClientOptions, CompileError> {
     let mut roots = Vec::new();
     let mut own_roots = false;
-    if let Some(pool) = &tls.ca {
+    if let Some(module) = &tls.ca {
         own_roots = true;
-        trust(pool, &mut roots).map_err(|e| e.within("ca"))?;
+        let mut ders = Ders::new();
+        let storage = cx.storage.clone();
+        trusted_certificates::pool(module, &storage, cx, &mut ders).map_err(|e| e.within("ca"))?;
+        roots.extend(ders.into_iter().map(|der| RootSource::Der(der.to_vec())));
     }
-    if !tls.root_ca_pem_files.is_empty() || !tls.root_ca_pool.is_empty() {
+    for file in &tls.root_ca_pem_files {
         own_roots = true;
-        roots.extend(tls.root_ca_pem_files.iter().map(|f| RootSource::PemFile(f.into())));
-        for der in &tls.root_ca_pool {
-            roots.push(base64_der(der).map_err(|e| e.within("root_ca_pool"))?);
-        }
+        cx.watched.push(file.into());
+        roots.push(RootSource::PemFile(file.into()));
     }
-    for root in &roots {
-        if let RootSource::PemFile(path) = root {
-            cx.watched.push(path.clone());
-        }
+    for text in &tls.root_ca_pool {
+        own_roots = true;
+        let der = trusted_certificates::inline(text).map_err(|e| e.within("root_ca_pool"))?;
+        roots.push(RootSource::Der(der.to_vec()));
     }
     let mut curves = Vec::new();
     for (i, name) in tls.curves.iter().enumerate() {
@@ -216,39 +218,9 @@ fn tls_client(tls: &TlsOptions, cx: &mut CompileCx<'_>) -> Result<TlsClientOptio
         trust: if own_roots { Trust::Only(roots) } else { Trust::System },
         insecure_skip_verify: tls.insecure_skip_verify,
         identity: identity(tls, cx)?,
+        looked_up: automated_client::of(&tls.client_certificate_automate),
         curves,
     })
-}
-
-fn trust(pool: &Module, roots: &mut Vec<RootSource>) -> Result<(), CompileError> {
-    let texts = |key: &str| pool.get(key).and_then(|v| v.as_array()).into_iter().flatten().filter_map(|v| v.as_str());
-    match module_id(pool, "provider") {
-        "file" => roots.extend(texts("pem_files").map(|f| RootSource::PemFile(f.into()))),
-        "inline" => {
-            for der in texts("trusted_ca_certs") {
-                roots.push(base64_der(der).map_err(|e| e.within("trusted_ca_certs"))?);
-            }
-        }
-        "combined" => {
-            for source in pool.get("sources").and_then(|v| v.as_array()).into_iter().flatten() {
-                match source.as_object() {
-                    Some(source) => trust(source, roots)?,
-                    None => return Err(CompileError::new("invalid-json-config", "a source is an object")),
-                }
-            }
-        }
-        other => {
-            return Err(CompileError::not_supported(format_args!("`tls_trust_pool {other}`")));
-        }
-    }
-    Ok(())
-}
-
-fn base64_der(text: &str) -> Result<RootSource, CompileError> {
-    base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map(RootSource::Der)
-        .map_err(|_| CompileError::new("invalid-value", "a certificate is not base64 of DER"))
 }
 
 fn identity(tls: &TlsOptions, cx: &mut CompileCx<'_>) -> Result<Option<ClientIdentity>, CompileError> {

@@ -72,8 +72,9 @@ fn of_scheme(scheme: &str, template: &Arc<TransportTemplate>) -> Result<Arc<Tran
             return Err(CompileError::new("invalid-value", message).within("scheme"));
         }
     };
-    let TransportTemplate { options, except_ports, .. } = &**template;
-    Ok(Arc::new(TransportTemplate { options: options.clone(), scheme, except_ports: except_ports.clone() }))
+    let TransportTemplate { options, except_ports, server_name, .. } = &**template;
+    let (options, except_ports, server_name) = (options.clone(), except_ports.clone(), server_name.clone());
+    Ok(Arc::new(TransportTemplate { options, scheme, except_ports, server_name }))
 }
 
 /// Tells apart two accounts at one address, without telling their keys.

@@ -123,9 +123,38 @@
 //! `Content-Length` and can be sent again. `stream_timeout` ends upgraded connections (WebSockets) after so long;
 //! `stream_close_delay` has nothing to do, since a reload closes none.
 //!
+//! `transport http { … }` says how upstreams are reached. None of its time limits cuts a model that thinks for long, unless
+//! you set it:
+//!
+//! | option | what it bounds | default |
+//! |---|---|---|
+//! | `dial_timeout` | finding the address and connecting | 3 s |
+//! | `tls_timeout` | the TLS handshake, and the dialogue with a proxy in between | 10 s |
+//! | `response_header_timeout` | from the last byte of the request to the head of the answer | none |
+//! | `read_timeout` | each silence of the upstream, before its answer and within it | none |
+//! | `write_timeout` | how long a write may find the connection full | none |
+//! | `total_timeout` | the whole exchange, from dialling to the last byte of the answer | none |
+//! | `keepalive` | how long an unused connection is kept (`off`: each serves one request) | 2 min |
+//!
+//! `proxy_protocol v1|v2` tells the upstream by the PROXY protocol whom each connection is for; such a connection serves one
+//! request. `max_conns_per_host` is how many connections there are to an upstream at once: further requests wait.
+//! `local_address` is where connections come from. `network_proxy url URL` goes through a proxy (`http`, `https`, `socks5`;
+//! without the option, as `HTTPS_PROXY` and its kin say), `network_proxy none` through none.
+//!
+//! `tls_server_name` is the name that is asked for and checked, with placeholders if need be. `tls_trust_pool` takes `file`,
+//! `inline`, `pki_root`, `pki_intermediate`, `storage`, `system` and `combined`. `tls_client_auth CERT KEY` shows a client
+//! certificate, `tls_client_auth NAME` one that is obtained and renewed for that name as for a site. `tls_except_ports` are
+//! ports of upstreams that get plain HTTP.
+//!
+//! `versions` is what may be spoken: `1.1 2` unless said otherwise, where TLS settles which; `h2c` speaks HTTP/2 without TLS. Over
+//! HTTP/2 a worker has one connection to an upstream, and more when the upstream's limit on streams is reached; a request that the
+//! upstream says it did not process is sent again. Of interim answers (1xx) only 101 is passed on. `read_buffer`, `write_buffer`
+//! and `expect_continue_timeout` are read and have nothing to do: buffers are shared, and `Expect` is answered by the proxy itself.
+//!
 //! `forward_auth` and `php_fastcgi` are shorthands that write a `reverse_proxy` and live in this folder.
 
 mod address;
+mod automated_client;
 mod compile;
 mod compile_breaker;
 mod compile_health;
@@ -169,6 +198,7 @@ pub const DIRECTIVE: Directive = Directive {
             "reverse_proxy a.example:80 b.example:80 {\n\thealth_uri /health\n\thealth_interval 10s\n\thealth_fails 2\n}",
             "reverse_proxy a.example:80 b.example:80 {\n\tlb_retries 1\n\tcircuit_breaker {\n\t\tratio 50%\n\t\topen 20s\n\t}\n}",
             "reverse_proxy https://api.example.com {\n\tsse_keepalive 15s\n\tsse_errors off\n}",
+            "reverse_proxy https://10.0.0.7 {\n\ttransport http {\n\t\ttls_server_name {host}\n\t\tproxy_protocol v2\n\t\ttotal_timeout 30m\n\t}\n}",
             "reverse_proxy unix//run/app.sock {\n\theader_up -Authorization\n\theader_down -Server\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
@@ -193,6 +223,8 @@ pub const DIRECTIVE: Directive = Directive {
             ("reverse_proxy {\n\tto a:1 {\n\t\tmax_requests 1\n\t\tmax_requests 2\n\t}\n}", "duplicate-option"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 2\n\t}\n\tlb_policy first\n}", "contradicting-options"),
             ("reverse_proxy a:1 {\n\tsse_keepalive often\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\ttransport http {\n\t\tproxy_protocol v3\n\t}\n}", "invalid-value"),
+            ("reverse_proxy a:1 {\n\ttransport http {\n\t\ttotal_timeout long\n\t}\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\tsse_errors maybe\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\theader_up ?X v\n}", "default-on-request-header"),
             ("reverse_proxy a:1 {\n\thandle_response @x {\n\t}\n}", "undefined-matcher"),

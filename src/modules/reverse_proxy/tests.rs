@@ -28,10 +28,7 @@ fn what_cannot_run_is_refused_by_name_and_place() {
             "/transport/resolver",
         ),
         (json!({ "transport": { "protocol": "http", "versions": ["3"] } }), "/transport/versions"),
-        (
-            json!({ "transport": { "protocol": "http", "tls": { "ca": { "provider": "pki_root" } } } }),
-            "/transport/tls/ca",
-        ),
+        (json!({ "transport": { "protocol": "http", "tls": { "ca": { "provider": "http" } } } }), "/transport/tls/ca"),
         (
             json!({ "transport": { "protocol": "http", "tls": { "renegotiation": "once" } } }),
             "/transport/tls/renegotiation",
@@ -76,6 +73,16 @@ fn what_is_wrong_is_refused_with_its_place() {
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
         (json!({ "circuit_breaker": {} }), "missing-module-id", "/circuit_breaker"),
         (json!({ "circuit_breaker": { "type": "window", "ratio": 2.0 } }), "invalid-value", "/circuit_breaker/ratio"),
+        (
+            json!({ "transport": { "protocol": "http", "local_address": "here" } }),
+            "invalid-value",
+            "/transport/local_address",
+        ),
+        (
+            json!({ "transport": { "protocol": "http", "proxy_protocol": "v3" } }),
+            "invalid-value",
+            "/transport/proxy_protocol",
+        ),
         (json!({ "sse_keepalive": "100ms" }), "invalid-value", "/sse_keepalive"),
         (
             json!({ "health_checks": { "active": { "uri": "/h", "expect_body": "(" } } }),
@@ -106,6 +113,17 @@ fn what_is_wrong_is_refused_with_its_place() {
 #[test]
 fn an_idle_health_option_does_not_stop_a_configuration() {
     assert!(compile(with(json!({ "health_checks": { "active": { "interval": 5 } } }))).is_ok());
+    for transport in [
+        json!({ "proxy_protocol": "v2", "total_timeout": "10m", "local_address": "127.0.0.9:0" }),
+        json!({ "tls": { "server_name": "{http.request.host}", "client_certificate_automate": "a.test" } }),
+        json!({ "tls": { "ca": { "provider": "pki_root", "authority": ["local"] } } }),
+        json!({ "tls": { "ca": { "provider": "combined", "sources": [{ "provider": "system" }] } } }),
+        json!({ "tls": { "renegotiation": "never", "curves": ["x25519"] }, "expect_continue_timeout": "1s" }),
+    ] {
+        let mut transport = transport;
+        transport["protocol"] = "http".into();
+        assert!(compile(with(json!({ "transport": transport.clone() }))).is_ok(), "{transport}");
+    }
     assert!(compile(with(json!({ "flush_interval": -1, "stream_close_delay": "5m" }))).is_ok());
 }
 
