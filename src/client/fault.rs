@@ -25,11 +25,21 @@ pub(super) fn before_head(target: &Target, error: &hyper::Error, unsent: bool) -
 
 /// A response body that broke off.
 pub(super) fn in_body(label: &str, error: &hyper::Error) -> ProxyError {
-    from_request_body(error).unwrap_or_else(|| ProxyError::new(Kind::UpstreamBody, Retry::No, describe(label, error)))
+    from_request_body(error).unwrap_or_else(|| broke_off(label, &describe("", error)))
+}
+
+pub(super) fn broke_off(label: &str, why: &str) -> ProxyError {
+    told(ProxyError::new(Kind::UpstreamBody, Retry::No, format!("{label}: {}", why.trim_start_matches(": "))))
 }
 
 pub(super) fn read_timeout(label: &str) -> ProxyError {
-    ProxyError::new(Kind::ReadTimeout, Retry::No, format!("{label}: the response body stalled"))
+    told(ProxyError::new(Kind::ReadTimeout, Retry::No, format!("{label}: the response body stalled")))
+}
+
+/// The response's head is with the client by now, so no status and no entry of the access log shows what happened.
+fn told(error: ProxyError) -> ProxyError {
+    tracing::warn!("a response is cut: {error}");
+    error
 }
 
 /// The upstream refused the HTTP/2 stream, or closed the connection before it: RFC 9113 section 8.7 says that such a

@@ -307,7 +307,7 @@ fn body_error(label: &str, fault: Fault) -> ProxyError {
         Fault::Io(error) => error.to_string(),
         Fault::Protocol(why) => why.to_owned(),
     };
-    ProxyError::new(Kind::UpstreamBody, Retry::No, format!("{label}: {why}"))
+    super::fault::broke_off(label, &why)
 }
 
 /// The response body. Once it is whole the connection goes back into the pool; dropped before, it is closed.

@@ -128,8 +128,8 @@ pub struct UpstreamFacts {
     pub duration: Option<std::time::Duration>,
     pub retries: u32,
     pub status: Option<u16>,
-    /// Head of the upstream's response while a `handle_response` route runs.
-    pub headers: Option<HeaderMap>,
+    /// The upstream's response headers, from when `handle_response` routes ran for it.
+    pub headers: Option<Arc<HeaderMap>>,
     pub transport_error: bool,
 }
 
@@ -169,6 +169,8 @@ pub struct Exchange {
     /// Request headers. `host` is always present (from `:authority` under HTTP/2).
     pub headers: HeaderMap,
     pub body: Body,
+    /// The body went to an upstream and did not come back: whoever sends the request again must not send it without.
+    pub body_spent: bool,
     pub original: Original,
     pub conn: Rc<Conn>,
     pub server: Rc<ServerFacts>,
@@ -249,6 +251,7 @@ impl Exchange {
             version: head.version,
             headers: head.headers,
             body,
+            body_spent: false,
             original,
             conn,
             server,

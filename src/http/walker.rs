@@ -274,7 +274,9 @@ async fn finish(ex: &mut Exchange, mut response: Response, floor: usize) -> Resu
 }
 
 fn merge_early(ex: &mut Exchange, response: &mut Response) {
-    if ex.server_header && !response.headers().contains_key(header::SERVER) {
+    // Early already where it belonged to a response that an `intercept` answered instead of.
+    let named = response.headers().contains_key(header::SERVER) || ex.early_headers.contains_key(header::SERVER);
+    if ex.server_header && !named {
         response.headers_mut().insert(header::SERVER, HeaderValue::from_static("llmproxy"));
     }
     if ex.early_headers.is_empty() {

@@ -3,7 +3,7 @@
 //! `copy_response` sends it as it is, or with another status; `copy_response_headers` takes only headers from it, all but
 //! those `exclude` names or only those `include` names, for whatever is answered afterwards.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
 use crate::config::compile_cx::{CompileCx, CompileError, read};
@@ -14,7 +14,7 @@ use crate::config::weak_string::WeakString;
 use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{Flow, Step};
-use crate::http::response_handler::take_held;
+use crate::http::response_handler::{received_headers, set_status, take_held};
 use crate::http::route::Handler;
 use crate::http::status::StatusSource;
 
@@ -143,7 +143,7 @@ impl Step for CopyResponse {
         };
         let Some(mut response) = take_held(ex) else { return outside(HANDLER.id) };
         if let Some(status) = status {
-            *response.status_mut() = status;
+            set_status(&mut response, status);
         }
         ex.server_header = false;
         Flow::Respond(response)
@@ -157,15 +157,19 @@ struct CopyHeaders {
 
 impl Step for CopyHeaders {
     fn run(&self, ex: &mut Exchange) -> Flow {
-        let Some(held) = &ex.held_response else { return outside(HEADERS_HANDLER.id) };
-        for (name, value) in held.headers() {
+        let Some(received) = received_headers(ex) else { return outside(HEADERS_HANDLER.id) };
+        let mut copied = HeaderMap::new();
+        for (name, value) in received {
             let wanted =
                 if self.include.is_empty() { !self.exclude.contains(name) } else { self.include.contains(name) };
             // Length and encoding belong to the body, which is not copied; `via` is added when a response is sent.
             let ours = matches!(name.as_str(), "content-length" | "content-encoding" | "via");
             if wanted && !ours {
-                ex.early_headers.append(name, value.clone());
+                copied.append(name, value.clone());
             }
+        }
+        for (name, value) in &copied {
+            ex.early_headers.append(name, value.clone());
         }
         Flow::Next
     }

@@ -1,5 +1,6 @@
 //! What an upstream answered, on its way to the client.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
@@ -82,11 +83,13 @@ impl Engine {
         match response_handler::react(&self.handle_response, ex, &mut response)? {
             Reaction::None => {}
             Reaction::Routes(routes) => {
+                outgoing::strip_response(response.headers_mut());
+                let received = Arc::new(response.headers().clone());
                 if let Some(facts) = &mut ex.upstream {
-                    facts.headers = Some(response.headers().clone());
+                    facts.headers = Some(Arc::clone(&received));
                 }
                 self.finish(ex, &mut response, set_cookie);
-                return Ok(response_handler::run(routes, ex, response).await);
+                return Ok(response_handler::run(routes, ex, response, received).await);
             }
         }
         self.finish(ex, &mut response, set_cookie);

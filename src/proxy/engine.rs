@@ -87,7 +87,7 @@ impl Engine {
         let started = Instant::now();
         let mut plan = self.plan(ex)?;
         plan.model = by_model::settle(&self.upstreams, ex).await?;
-        let mut body = if plan.keeps_body { Body::Empty } else { ex.body.take() };
+        let mut body = if plan.keeps_body { Body::Empty } else { take_body(ex)? };
         if let Some(buffer) = self.request_buffer {
             body = read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
@@ -95,6 +95,13 @@ impl Engine {
         let mut past = Past::begin(started);
         if let Some(sticky) = self.policy.sticky() {
             past.prompt = sticky.key(ex, &mut body).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
+        }
+        // For what `handle_response` routes may send the request to.
+        if !self.handle_response.is_empty()
+            && !plan.keeps_body
+            && let Some(spare) = body.spare()
+        {
+            give_body_back(ex, spare);
         }
         loop {
             let Some(sending) = body.next() else {
@@ -120,6 +127,12 @@ impl Engine {
                     // Where no upstream is left, what one has answered stands.
                     let over = error.kind == Kind::NoUpstream && past.has_answer();
                     if over || !body.can_repeat() || !self.goes_on(ex, &plan, &past, &error)? {
+                        // Error routes may send it elsewhere.
+                        if !plan.keeps_body
+                            && let Some(whole) = body.next()
+                        {
+                            give_body_back(ex, whole);
+                        }
                         body.settle();
                         if let Some(answered) = past.take_answer(ex) {
                             return self.deliver(ex, &plan, answered, &past).await;
@@ -164,6 +177,20 @@ impl Engine {
             _ => DEFAULT_KEEP,
         }
     }
+}
+
+/// The request's body. Without the one that an earlier proxy has sent it would be another request.
+fn take_body(ex: &mut Exchange) -> Result<Body, HandlerError> {
+    if ex.body_spent {
+        return Err(HandlerError::new(502, ORIGIN, "the body of the request went to an earlier upstream"));
+    }
+    ex.body_spent = !ex.body.is_empty();
+    Ok(ex.body.take())
+}
+
+fn give_body_back(ex: &mut Exchange, body: Body) {
+    ex.body = body;
+    ex.body_spent = false;
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl RequestBody {
         }
     }
 
+    /// The body once more, when it is at hand whole.
+    pub fn spare(&self) -> Option<Body> {
+        if let State::Whole(body) = &self.0 { body.spare() } else { None }
+    }
+
     /// Takes back what an attempt did not send.
     pub fn give_back(&mut self, unsent: Body) {
         if let State::Once(body) = &mut self.0 {

@@ -46,6 +46,25 @@ fn pieces(port: u16, path: &str) -> (Vec<String>, Duration) {
 }
 
 #[test]
+fn row_39_trying_again_waits_in_between_and_ends() {
+    for which in [Which::Llmproxy, Which::Caddy] {
+        if which == Which::Caddy && !caddy_or_skip() {
+            return;
+        }
+        let port = free_port();
+        let file = format!(
+            "{{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}}\n\nhttp://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy 127.0.0.1:1 {{\n\t\tlb_try_duration 1s\n\t\tlb_try_interval 300ms\n\t}}\n}}\n"
+        );
+        let _proxy = Proxy::start(which, &file, port);
+        let since = Instant::now();
+        assert_eq!(client::get(port, "/").status(), 502, "{which:?}");
+        let took = since.elapsed();
+        // The fourth pause ends after the time for trying.
+        assert!(took >= Duration::from_millis(1200) && took < Duration::from_millis(2500), "{which:?} {took:?}");
+    }
+}
+
+#[test]
 fn row_69_server_sent_events_arrive_one_by_one() {
     on_both("", |which, port, _| {
         let (pieces, took) = pieces(port, "/sse?n=4&ms=120");

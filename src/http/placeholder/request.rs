@@ -83,7 +83,8 @@ impl Key {
             Self::Auth(name) => Cow::Borrowed(ex.user.as_ref().map_or("", |user| user.get(name).unwrap_or(""))),
             Self::Upstream(part) => upstream(ex, *part)?,
             Self::UpstreamHeader(name) => {
-                known_header(ex.upstream.as_ref()?.headers.as_ref().or(Some(held_headers(ex)?))?, name)?
+                let received = ex.upstream.as_ref()?.headers.as_deref();
+                known_header(received.or(held_headers(ex)).or(scope.response_headers)?, name)?
             }
             Self::HeldStatus => Cow::Owned(ex.held_response.as_ref()?.status().as_u16().to_string()),
             Self::HeldStatusText => Cow::Borrowed(status_text(ex.held_response.as_ref()?.status().as_u16())),
@@ -271,7 +272,8 @@ fn upstream(ex: &Exchange, part: UpstreamPart) -> Option<Cow<'_, str>> {
         UpstreamPart::DurationMs => Cow::Owned(milliseconds(facts.duration?)),
         UpstreamPart::Retries => Cow::Owned(facts.retries.to_string()),
         UpstreamPart::StatusCode => Cow::Owned(status?.to_string()),
-        UpstreamPart::StatusText => Cow::Borrowed(status_text(status?)),
+        // Go's `Response.Status`: the status in front.
+        UpstreamPart::StatusText => Cow::Owned(format!("{} {}", status?, status_text(status?)).trim_end().to_owned()),
         UpstreamPart::TransportError => boolean(facts.transport_error),
     })
 }

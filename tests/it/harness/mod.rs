@@ -7,6 +7,7 @@ pub mod llm_answers;
 pub mod llm_upstream;
 pub mod pebble;
 pub mod process;
+pub mod scripted_upstream;
 pub mod standin;
 pub mod tls;
 pub mod upstream;

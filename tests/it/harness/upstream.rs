@@ -1,7 +1,8 @@
 //! An HTTP/1.1 upstream that says what it saw. By default it answers JSON: its name, the request line, every header in
 //! order, the body and how it was framed. Some paths behave on purpose (`?` marks their parameters):
 //!
-//! - `/status/N` that status with the body `status N`; `/reply?Name=Value&…` those response headers beside a short body
+//! - `/status/N?Name=Value&…` that status, those response headers, the body `status N`; `/reply?Name=Value&…` the same
+//!   with 200 and the body `reply`; `/pieces/N?…` as `/status/N`, chunked; `/seen/N` the JSON with that status
 //! - `/sse?n=3&ms=100` that many events, so far apart; `/sse?n=0` endless; `/chunked?n=3&ms=100` text pieces likewise
 //! - `/slow?n=3&ms=100` text with a Content-Length, written in pieces; `/hang?ms=100` waits before its head
 //! - `/close` closes without a reply; `/cut?n=2` closes in the middle of a chunked body; `/trailers` ends with trailers
@@ -118,6 +119,16 @@ impl Request {
         query.split('&').filter_map(|pair| pair.split_once('='))
     }
 
+    /// `/WORD/STATUS`
+    fn wanted_status(&self) -> Option<(&str, u16)> {
+        let (word, status) = self.path().strip_prefix('/')?.split_once('/')?;
+        Some((word, status.parse().ok()?))
+    }
+
+    fn wanted_headers(&self) -> Vec<(&str, String)> {
+        self.parameters().map(|(name, value)| (name, decoded(value))).collect()
+    }
+
     fn number(&self, name: &str, default: u64) -> u64 {
         self.parameters().find(|(n, _)| *n == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(default)
     }
@@ -184,7 +195,7 @@ fn answer(
             if !wait_or_left(out, Duration::from_millis(ms), request, shared) {
                 return Ok(false);
             }
-            plain(out, 200, &[], "late")?;
+            plain(out, request, 200, &[], "late")?;
         }
         "/sse" => {
             out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
@@ -222,20 +233,20 @@ fn answer(
                 }
             }
         }
-        "/reply" => {
-            let headers: Vec<(&str, String)> =
-                request.parameters().map(|(name, value)| (name, decoded(value))).collect();
-            plain(out, 200, &headers, "reply")?;
-        }
-        _ => match path.strip_prefix("/status/").and_then(|status| status.parse().ok()) {
-            Some(status) => plain(out, status, &[], &format!("status {status}"))?,
-            None => echo(request, &body, out, shared)?,
+        "/reply" => plain(out, request, 200, &request.wanted_headers(), "reply")?,
+        _ => match request.wanted_status() {
+            Some(("status", status)) => {
+                plain(out, request, status, &request.wanted_headers(), &format!("status {status}"))?;
+            }
+            Some(("pieces", status)) => pieces(out, status, &request.wanted_headers())?,
+            Some(("seen", status)) => echo(request, status, &body, out, shared)?,
+            _ => echo(request, 200, &body, out, shared)?,
         },
     }
     Ok(true)
 }
 
-fn echo(request: &Request, body: &Body, mut out: &TcpStream, shared: &Shared) -> std::io::Result<()> {
+fn echo(request: &Request, status: u16, body: &Body, mut out: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let seen = serde_json::json!({
         "upstream": shared.name,
         "method": request.method,
@@ -247,8 +258,8 @@ fn echo(request: &Request, body: &Body, mut out: &TcpStream, shared: &Shared) ->
         "trailers": body.trailers,
     });
     let text = if request.method == "HEAD" { String::new() } else { seen.to_string() };
-    let head =
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer: upstream\r\nX-Up: v1\r\nX-Powered-By: tests\r\n";
+    let head = "Content-Type: application/json\r\nServer: upstream\r\nX-Up: v1\r\nX-Powered-By: tests\r\n";
+    let head = format!("HTTP/1.1 {status} Said\r\n{head}");
     out.write_all(format!("{head}Content-Length: {}\r\n\r\n{text}", seen.to_string().len()).as_bytes())
 }
 
@@ -292,7 +303,21 @@ pub fn read_body<R: BufRead>(
     Ok(body)
 }
 
-fn plain(mut out: &TcpStream, status: u16, headers: &[(&str, String)], body: &str) -> std::io::Result<()> {
+fn pieces(mut out: &TcpStream, status: u16, headers: &[(&str, String)]) -> std::io::Result<()> {
+    let mut head = format!("HTTP/1.1 {status} Said\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    out.write_all(format!("{head}\r\n{}{}0\r\n\r\n", chunk("pieces "), chunk(&status.to_string())).as_bytes())
+}
+
+fn plain(
+    mut out: &TcpStream,
+    request: &Request,
+    status: u16,
+    headers: &[(&str, String)],
+    body: &str,
+) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {status} Said\r\nContent-Type: text/plain\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -301,6 +326,7 @@ fn plain(mut out: &TcpStream, status: u16, headers: &[(&str, String)], body: &st
     if status != 204 && status != 304 {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
+    let body = if request.method == "HEAD" { "" } else { body };
     out.write_all(format!("{head}\r\n{body}").as_bytes())
 }
 
