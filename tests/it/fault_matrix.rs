@@ -209,6 +209,65 @@ fn over_http1(cell: &Cell, port: u16) -> Vec<String> {
     problems
 }
 
+/// A stream that is cut is reset, and the connection goes on for the others.
+fn over_http2(cell: &Cell, port: u16) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let asking = async { tokio::time::timeout(Duration::from_secs(10), exchange_over_http2(cell, port)).await };
+    let (seen, goes_on) = match runtime.block_on(asking) {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(error)) => return vec![format!("the connection failed: {error}")],
+        Err(_) => return vec!["nothing came".to_owned()],
+    };
+    let mut problems = wrong_answer(cell, &seen);
+    if !goes_on {
+        problems.push("the client's connection does not go on".to_owned());
+    }
+    problems.extend(wrong_upstreams(cell));
+    problems
+}
+
+async fn exchange_over_http2(cell: &Cell, port: u16) -> Result<(Saw, bool), Box<dyn std::error::Error>> {
+    let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let (mut sender, connection) = h2::client::handshake(socket).await?;
+    tokio::spawn(connection);
+    let (method, path, upload) = match cell.asked {
+        Asked::Get | Asked::Upgrade => ("GET", "/", String::new()),
+        Asked::Post => ("POST", "/", "b".repeat(65536)),
+        Asked::Events => ("POST", "/events", "{}".to_owned()),
+    };
+    let request = http::Request::builder().method(method).uri(format!("http://{}{path}", cell.name)).body(())?;
+    let (response, mut uploading) = sender.send_request(request, upload.is_empty())?;
+    if !upload.is_empty() {
+        uploading.send_data(upload.into(), true)?;
+    }
+    let seen = match response.await {
+        Err(_) => Saw::Nothing,
+        Ok(response) => {
+            let (status, mut stream) = (response.status().as_u16(), response.into_body());
+            if matches!(cell.expected, Cut("", _)) {
+                cell.upstream.go_on();
+            }
+            let mut body = String::new();
+            loop {
+                match stream.data().await {
+                    None => break Saw::Whole(status, body),
+                    Some(Err(_)) => break Saw::Cut(status, body),
+                    Some(Ok(data)) => {
+                        stream.flow_control().release_capacity(data.len())?;
+                        body += &String::from_utf8_lossy(&data);
+                        if body.len() >= expected_body(cell).len() {
+                            cell.upstream.go_on();
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let again = http::Request::builder().uri("http://again.test/").body(())?;
+    let goes_on = sender.send_request(again, true)?.0.await.is_ok_and(|response| response.status() == 200);
+    Ok((seen, goes_on))
+}
+
 fn request(cell: &Cell) -> String {
     let host = &cell.name;
     match cell.asked {
@@ -346,4 +405,9 @@ fn one_upstream() {
 #[test]
 fn two_upstreams_and_retries() {
     matrix("retries", true, over_http1, |_| true);
+}
+
+#[test]
+fn one_upstream_and_http2() {
+    matrix("h2", false, over_http2, |cell| cell.asked != Asked::Upgrade);
 }
