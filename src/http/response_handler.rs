@@ -114,3 +114,18 @@ pub async fn run(routes: &RouteList, ex: &mut Exchange, mut response: Response, 
     ex.held_response = outer;
     flow
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_body_leaves_it_behind() {
+        let mut response = Response::new("body".into());
+        response.headers_mut().insert(header::CONTENT_LENGTH, 4.into());
+        set_status(&mut response, StatusCode::ACCEPTED);
+        assert!(!response.body().is_empty() && response.headers().contains_key(header::CONTENT_LENGTH));
+        set_status(&mut response, StatusCode::NO_CONTENT);
+        assert!(response.body().is_empty() && response.headers().is_empty());
+    }
+}

@@ -1,7 +1,8 @@
 //! `copy_response` and `copy_response_headers`: inside `handle_response`, use the upstream's answer after all.
 //!
-//! `copy_response` sends it as it is, or with another status; `copy_response_headers` takes only headers from it, all but
-//! those `exclude` names or only those `include` names, for whatever is answered afterwards.
+//! `copy_response` sends it as it is, or with another status, and with what `header_down` makes of its headers.
+//! `copy_response_headers` takes only headers from it, as the upstream sent them: all but those `exclude` names or only those
+//! `include` names, for whatever is answered afterwards. What speaks of the body (its length, its encoding) is not among them.
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};

@@ -286,6 +286,20 @@ fn response_handlers_replace_the_status_or_answer_instead() {
 }
 
 #[test]
+fn a_body_that_an_upstream_has_is_not_left_away_for_the_next() {
+    block_on(async {
+        let origin = Origin::start("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
+        let mut ex = exchange("POST", "/");
+        ex.body = chunks(&["a", "b"]);
+        assert_eq!(fail(&engine(&[&dead().await]), &mut ex).await, 502);
+        assert!(!ex.body_spent, "it never left");
+        assert_eq!(respond(&engine(&[&origin.address]), &mut ex).await.status(), 404);
+        assert_eq!(fail(&engine(&[&origin.address]), &mut ex).await, 502);
+        assert_eq!(origin.seen().len(), 1);
+    });
+}
+
+#[test]
 fn trailers_pass_both_ways() {
     block_on(async {
         let answer =

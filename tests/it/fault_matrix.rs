@@ -235,7 +235,8 @@ async fn exchange_over_http2(cell: &Cell, port: u16) -> Result<(Saw, bool), Box<
         Asked::Post => ("POST", "/", "b".repeat(65536)),
         Asked::Events => ("POST", "/events", "{}".to_owned()),
     };
-    let request = http::Request::builder().method(method).uri(format!("http://{}{path}", cell.name)).body(())?;
+    let request = http::Request::builder().method(method).uri(format!("http://{}{path}", cell.name));
+    let request = request.header("content-length", upload.len()).body(())?;
     let (response, mut uploading) = sender.send_request(request, upload.is_empty())?;
     if !upload.is_empty() {
         uploading.send_data(upload.into(), true)?;

@@ -18,10 +18,13 @@ fn on_both(proxy_options: &str, body: impl Fn(Which, u16, &Upstream)) {
 }
 
 fn start(which: Which, upstream: &Upstream, options: &str) -> (Proxy, u16) {
+    start_with(which, &upstream.address(), options)
+}
+
+fn start_with(which: Which, upstreams: &str, options: &str) -> (Proxy, u16) {
     let port = free_port();
-    let address = upstream.address();
     let file = format!(
-        "{{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}}\n\nhttp://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy {address} {{\n\t\t{options}\n\t}}\n}}\n"
+        "{{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}}\n\nhttp://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy {upstreams} {{\n\t\t{options}\n\t}}\n}}\n"
     );
     (Proxy::start(which, &file, port), port)
 }
@@ -51,16 +54,37 @@ fn row_39_trying_again_waits_in_between_and_ends() {
         if which == Which::Caddy && !caddy_or_skip() {
             return;
         }
-        let port = free_port();
-        let file = format!(
-            "{{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}}\n\nhttp://:{port} {{\n\tbind 127.0.0.1\n\treverse_proxy 127.0.0.1:1 {{\n\t\tlb_try_duration 1s\n\t\tlb_try_interval 300ms\n\t}}\n}}\n"
-        );
-        let _proxy = Proxy::start(which, &file, port);
+        let (_proxy, port) = start_with(which, "127.0.0.1:1", "lb_try_duration 1s\n\t\tlb_try_interval 300ms");
         let since = Instant::now();
         assert_eq!(client::get(port, "/").status(), 502, "{which:?}");
         let took = since.elapsed();
         // The fourth pause ends after the time for trying.
         assert!(took >= Duration::from_millis(1200) && took < Duration::from_millis(2500), "{which:?} {took:?}");
+    }
+}
+
+#[test]
+fn row_44_an_active_check_finds_the_dead_upstream() {
+    on_both_with("lb_policy first\n\t\thealth_uri /status/200\n\t\thealth_interval 200ms", |which, port| {
+        let until = Instant::now() + Duration::from_secs(5);
+        while client::get(port, "/").status() != 200 {
+            assert!(Instant::now() < until, "{which:?} still asks the dead one");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for _ in 0..5 {
+            assert_eq!(client::get(port, "/").status(), 200, "{which:?}");
+        }
+    });
+}
+
+/// On both, with a dead upstream before the one that lives.
+fn on_both_with(options: &str, body: impl Fn(Which, u16)) {
+    for which in [Which::Llmproxy, Which::Caddy] {
+        if which == Which::Llmproxy || caddy_or_skip() {
+            let upstream = Upstream::start("U");
+            let (_proxy, port) = start_with(which, &format!("127.0.0.1:1 {}", upstream.address()), options);
+            body(which, port);
+        }
     }
 }
 
