@@ -58,7 +58,7 @@ const EVENTS: &str = "data: half\n\ndata: [D";
 
 /// One upstream, nothing is tried again.
 #[rustfmt::skip]
-const ALONE: [(Fault, [Expected; 4]); 34] = [
+const ALONE: [(Fault, [Expected; 4]); 35] = [
     //                                               GET                 POST                   events                upgrade
     (Fault::None,                                   [Whole,              Whole,                 Whole,                Waits("halfhalf")]),
     (Fault::Refuses,                                [CONNECT,            CONNECT,               CONNECT,              CONNECT]),
@@ -89,6 +89,7 @@ const ALONE: [(Fault, [Expected; 4]); 34] = [
     (Fault::At(Stage::Chunk, Resets),               [Never,              Cut("halfha", BROKEN), Cut(EVENTS, BROKEN),  Never]),
     (Fault::At(Stage::Chunk, HalfCloses),           [Never,              Cut("halfha", BROKEN), Cut(EVENTS, BROKEN),  Never]),
     (Fault::At(Stage::Chunk, Stalls),               [Never,              Cut("halfha", SILENT), Cut(EVENTS, SILENT),  Never]),
+    (Fault::DiesAtOnce,                             [Cut("half", BROKEN),Cut("halfha", BROKEN), Cut(EVENTS, BROKEN),  Ends("half")]),
     (Fault::Garbage,                                [NO_HTTP,            NO_HTTP,               NO_HTTP,              NO_HTTP]),
     (Fault::EndlessField,                           [NO_HTTP,            NO_HTTP,               NO_HTTP,              NO_HTTP]),
     (Fault::EndlessHints,                           [NO_HTTP,            NO_HTTP,               NO_HTTP,              NO_HTTP]),
@@ -410,5 +411,5 @@ fn two_upstreams_and_retries() {
 
 #[test]
 fn one_upstream_and_http2() {
-    matrix("h2", false, over_http2, |cell| cell.asked != Asked::Upgrade);
+    matrix("h2", false, over_http2, |cell| cell.asked != Asked::Upgrade && cell.fault != Fault::DiesAtOnce);
 }

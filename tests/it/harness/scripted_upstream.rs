@@ -53,6 +53,8 @@ pub enum Fault {
     /// Nobody listens.
     Refuses,
     At(Stage, Way),
+    /// Half an answer and FIN, all in one.
+    DiesAtOnce,
     /// Not HTTP.
     Garbage,
     /// One header field without end.
@@ -228,6 +230,11 @@ fn serve(stream: &TcpStream, fault: Fault, shared: &Shared) -> std::io::Result<(
             ("POST", ..) => CHUNKED,
             _ => LENGTH,
         };
+        if fault == Fault::DiesAtOnce {
+            out.write_all(format!("{}{}{}", answer.head, answer.first, answer.cut_chunk).as_bytes())?;
+            stream.shutdown(Shutdown::Write)?;
+            return drain(stream, shared);
+        }
         if at(Stage::WithinHead) {
             out.write_all(&answer.head.as_bytes()[..30])?;
             return end(stream, fault, shared);
