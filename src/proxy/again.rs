@@ -117,7 +117,7 @@ impl Engine {
     fn matches_answer(&self, ex: &mut Exchange, answered: &Answered<'_>) -> Result<bool, HandlerError> {
         let Some(matchers) = &self.retry.answer_matchers else { return Ok(false) };
         if let Some(facts) = &mut ex.upstream {
-            facts.headers = Some(answered.sent.response.headers().clone());
+            facts.headers = Some(std::sync::Arc::new(answered.sent.response.headers().clone()));
         }
         let matched = allows(Some(matchers), ex);
         if let Some(facts) = &mut ex.upstream {

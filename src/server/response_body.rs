@@ -44,12 +44,14 @@ pub struct ResponseBody {
     inner: Body,
     bytes: u64,
     end: Option<End>,
+    /// What the producer failed with, until the connection has had its turn.
+    broken: Option<ProxyError>,
     on_end: Option<Box<dyn OnEnd>>,
 }
 
 impl ResponseBody {
     pub fn new(inner: Body, on_end: Option<Box<dyn OnEnd>>) -> Self {
-        Self { inner, bytes: 0, end: None, on_end }
+        Self { inner, bytes: 0, end: None, broken: None, on_end }
     }
 
     /// The body alone, and whom to tell.
@@ -63,10 +65,20 @@ impl HttpBody for ResponseBody {
     type Error = ProxyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &polled {
-            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |d| d.len() as u64),
-            Some(Err(_)) => self.end = Some(End::Failed),
+        match polled {
+            Some(Ok(ref frame)) => self.bytes += frame.data_ref().map_or(0, |d| d.len() as u64),
+            Some(Err(error)) => {
+                self.end = Some(End::Failed);
+                // A reset drops what is queued, be it the head. A client that has no head asks again, and pays again: so
+                // the connection, which is ready to write, writes first.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => self.end = Some(End::Complete),
         }
         Poll::Ready(polled)

@@ -411,5 +411,5 @@ fn two_upstreams_and_retries() {
 
 #[test]
 fn one_upstream_and_http2() {
-    matrix("h2", false, over_http2, |cell| cell.asked != Asked::Upgrade && cell.fault != Fault::DiesAtOnce);
+    matrix("h2", false, over_http2, |cell| cell.asked != Asked::Upgrade);
 }

@@ -54,7 +54,6 @@ mod reload;
 mod sdk;
 mod secrets;
 mod soak;
-mod sse_keepalive;
 mod storage_loss;
 mod streaming;
 mod system_calls;
