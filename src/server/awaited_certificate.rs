@@ -3,10 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rustls::server::ClientHello;
-use tokio::sync::watch;
 
 use super::conn_state::{ConnState, Phase};
-use super::connection::draining;
 use super::worker::{Live, current_tick};
 use crate::tls::on_demand::{Desk, Hello, Waiting};
 use crate::tls::{self, ServerTls};
@@ -28,11 +26,11 @@ pub fn look(live: &Live, tls: &ServerTls, hello: &ClientHello<'_>, about: &tls::
 
 /// Waits. The bound on handshakes does not count meanwhile; a client that leaves is noticed by the worker's tick. False
 /// when the listener ends.
-pub async fn wait(waiting: Waiting, state: &ConnState, drain: &mut watch::Receiver<bool>) -> bool {
+pub async fn wait(waiting: Waiting, state: &ConnState) -> bool {
     state.enter(Phase::Serving, current_tick());
     let goes_on = tokio::select! {
         () = waiting.over() => true,
-        () = draining(drain) => false,
+        () = state.draining() => false,
     };
     state.enter(Phase::Opening, current_tick());
     goes_on

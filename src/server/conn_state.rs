@@ -1,10 +1,11 @@
 //! What the worker's clock tick needs to know of a connection: what it is doing, since when, and its descriptor.
 //!
-//! Atomics, because hyper's upgrade support asks that the socket be `Send`; all access is from one worker.
+//! It also carries what the connection is told from outside its task: to end at once, to finish. All is on one worker.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-
-use tokio::sync::Notify;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// No tick: a worker counts four a second, so none reaches it.
 const NONE: u32 = u32::MAX;
@@ -44,62 +45,69 @@ impl Phase {
 
 #[derive(Debug)]
 pub struct ConnState {
-    phase: AtomicU8,
+    phase: Cell<u8>,
     /// Tick of the worker when the phase began.
-    since: AtomicU32,
+    since: Cell<u32>,
     /// Requests being answered (several under HTTP/2).
-    active: AtomicU32,
+    active: Cell<u32>,
     /// Tick at which an HTTP/2 header block began that has not ended; [`NONE`]: there is none.
-    block_since: AtomicU32,
+    block_since: Cell<u32>,
     /// HTTP/2: tick of the last byte in either direction.
-    last_io: AtomicU32,
+    last_io: Cell<u32>,
     /// HTTP/2 is spoken: the end is announced before it comes.
-    announces: AtomicBool,
+    announces: Cell<bool>,
     /// HTTP/2: bytes of large request heads that are held.
-    large_heads: AtomicUsize,
-    fd: AtomicI32,
+    large_heads: Cell<usize>,
+    fd: Cell<i32>,
     /// Told to close at once.
-    pub kill: Notify,
+    killed: Cell<bool>,
     /// Told to announce the end, finish what is open and close (HTTP/2).
-    pub finish: Notify,
+    finishing: Cell<bool>,
+    /// All connections of its listening address are told to finish what is open and close.
+    draining: Rc<Cell<bool>>,
+    /// Of the connection's task.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl ConnState {
-    pub fn new(fd: i32, tick: u32) -> Self {
+    pub fn new(fd: i32, tick: u32, draining: Rc<Cell<bool>>) -> Self {
         Self {
-            phase: AtomicU8::new(Phase::Opening as u8),
-            since: AtomicU32::new(tick),
-            active: AtomicU32::new(0),
-            fd: AtomicI32::new(fd),
-            block_since: AtomicU32::new(NONE),
-            last_io: AtomicU32::new(tick),
-            announces: AtomicBool::new(false),
-            large_heads: AtomicUsize::new(0),
-            kill: Notify::new(),
-            finish: Notify::new(),
+            phase: Cell::new(Phase::Opening as u8),
+            since: Cell::new(tick),
+            active: Cell::new(0),
+            fd: Cell::new(fd),
+            block_since: Cell::new(NONE),
+            last_io: Cell::new(tick),
+            announces: Cell::new(false),
+            large_heads: Cell::new(0),
+            killed: Cell::new(false),
+            finishing: Cell::new(false),
+            draining,
+            waker: RefCell::default(),
         }
     }
 
     pub fn phase(&self) -> Phase {
-        Phase::from(self.phase.load(Ordering::Relaxed))
+        Phase::from(self.phase.get())
     }
 
     pub fn enter(&self, phase: Phase, tick: u32) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-        self.since.store(tick, Ordering::Relaxed);
+        self.phase.set(phase as u8);
+        self.since.set(tick);
     }
 
     pub fn since(&self) -> u32 {
-        self.since.load(Ordering::Relaxed)
+        self.since.get()
     }
 
     pub fn request_started(&self, tick: u32) {
-        self.active.fetch_add(1, Ordering::Relaxed);
+        self.active.set(self.active.get() + 1);
         self.enter(Phase::Serving, tick);
     }
 
     pub fn request_ended(&self, tick: u32) {
-        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 && self.phase() == Phase::Serving {
+        self.active.set(self.active.get().saturating_sub(1));
+        if self.active.get() == 0 && self.phase() == Phase::Serving {
             self.enter(Phase::Idle, tick);
         }
     }
@@ -110,59 +118,102 @@ impl ConnState {
         if size <= SMALL_HEAD {
             return Some(0);
         }
-        let held = self.large_heads.load(Ordering::Relaxed);
+        let held = self.large_heads.get();
         if held > 0 && held.saturating_add(size) > LARGE_HEADS {
             return None;
         }
-        self.large_heads.store(held.saturating_add(size), Ordering::Relaxed);
+        self.large_heads.set(held.saturating_add(size));
         Some(size)
     }
 
     pub fn head_dropped(&self, held: usize) {
         if held > 0 {
-            self.large_heads.fetch_sub(held, Ordering::Relaxed);
+            self.large_heads.set(self.large_heads.get().saturating_sub(held));
         }
     }
 
     /// Requests being answered.
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.active.get()
     }
 
     /// HTTP/2 is spoken here: closing is announced to the client first.
     pub fn speaks_h2(&self) {
-        self.announces.store(true, Ordering::Relaxed);
+        self.announces.set(true);
+    }
+
+    /// Has the connection closed at once.
+    pub fn kill(&self) {
+        self.killed.set(true);
+        self.wake();
+    }
+
+    /// Has what is open finished and the connection closed (HTTP/2).
+    pub fn finish(&self) {
+        self.finishing.set(true);
+        self.wake();
+    }
+
+    /// Has the connection look at what it was told.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ready once the connection is to close at once. To be polled by its task before all else: it is how the task is
+    /// known.
+    pub fn poll_killed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        if self.killed.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Resolves once the connection is to finish what is open and close.
+    pub async fn draining(&self) {
+        poll_fn(|_| if self.draining.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Resolves once this connection alone is to finish.
+    pub async fn finishing(&self) {
+        poll_fn(|_| if self.finishing.take() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Ends a connection on which nothing is being answered: HTTP/2 announces it (RFC 9113 section 6.8) and has a
     /// second for that, `overdue` ticks after the first call; HTTP/1 just closes.
     pub fn end_idle(&self, overdue: u32) {
         const SECOND: u32 = 4;
-        if self.announces.load(Ordering::Relaxed) && overdue <= SECOND {
-            self.finish.notify_one();
+        if self.announces.get() && overdue <= SECOND {
+            self.finish();
         } else {
-            self.kill.notify_one();
+            self.kill();
         }
     }
 
     /// Notes that bytes went either way on an HTTP/2 connection, and whether a header block is open now.
     pub fn io_happened(&self, tick: u32, block_open: bool) {
-        self.last_io.store(tick, Ordering::Relaxed);
-        match (block_open, self.block_since.load(Ordering::Relaxed)) {
-            (true, NONE) => self.block_since.store(tick, Ordering::Relaxed),
-            (false, since) if since != NONE => self.block_since.store(NONE, Ordering::Relaxed),
+        self.last_io.set(tick);
+        match (block_open, self.block_since.get()) {
+            (true, NONE) => self.block_since.set(tick),
+            (false, since) if since != NONE => self.block_since.set(NONE),
             _ => {}
         }
     }
 
     /// Ticks since a byte went either way on an HTTP/2 connection.
     pub fn silence(&self, now: u32) -> u32 {
-        now.wrapping_sub(self.last_io.load(Ordering::Relaxed))
+        now.wrapping_sub(self.last_io.get())
     }
 
     /// For how many ticks an HTTP/2 header block has been open.
     pub fn block_age(&self, now: u32) -> Option<u32> {
-        match self.block_since.load(Ordering::Relaxed) {
+        match self.block_since.get() {
             NONE => None,
             since => Some(now.wrapping_sub(since)),
         }
@@ -170,13 +221,13 @@ impl ConnState {
 
     /// The socket's descriptor; `None` once it is closed.
     pub fn fd(&self) -> Option<i32> {
-        let fd = self.fd.load(Ordering::Relaxed);
+        let fd = self.fd.get();
         (fd >= 0).then_some(fd)
     }
 
     /// The socket is about to be closed: its descriptor may be reused by another.
     pub fn socket_closed(&self) {
-        self.fd.store(-1, Ordering::Relaxed);
+        self.fd.set(-1);
     }
 }
 
@@ -186,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_age_of_a_header_block_counts_from_its_first_byte() {
-        let state = ConnState::new(0, 5);
+        let state = ConnState::new(0, 5, Rc::default());
         assert_eq!(state.block_age(9), None);
         state.io_happened(10, true);
         state.io_happened(12, true);
@@ -197,7 +248,7 @@ mod tests {
 
     #[test]
     fn large_heads_are_bounded_together_and_small_ones_are_not() {
-        let state = ConnState::new(-1, 0);
+        let state = ConnState::new(-1, 0, Rc::default());
         for _ in 0..1000 {
             assert_eq!(state.hold_head(SMALL_HEAD), Some(0));
         }

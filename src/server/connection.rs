@@ -1,13 +1,14 @@
 //! One downstream connection from accept to close: TLS, protocol, then `h1` or `h2`.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::task::Poll;
 
 use http::HeaderValue;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 
 use super::conn_state::ConnState;
 use super::h1;
@@ -29,35 +30,24 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct ConnCx {
     pub worker: Rc<Worker>,
     pub facts: Rc<Conn>,
-    pub state: Arc<ConnState>,
+    pub state: Rc<ConnState>,
     pub listener: ListenAddr,
     /// The runtime last used and the server found in it, so that a request need not look it up.
     pub server: RefCell<Option<(Rc<Live>, usize)>>,
 }
 
-/// Serves the connection until it ends. `drain` true: finish what is being answered, then close.
-pub async fn serve(
-    worker: Rc<Worker>,
-    stream: Plain,
-    listener: ListenAddr,
-    state: Arc<ConnState>,
-    mut drain: watch::Receiver<bool>,
-) {
-    let killed = Arc::clone(&state);
-    tokio::select! {
-        biased;
-        () = killed.kill.notified() => {}
-        () = open(worker, stream, listener, state, &mut drain) => {}
-    }
+/// Serves the connection until it ends, or is told to.
+pub async fn serve(worker: Rc<Worker>, stream: Plain, listener: ListenAddr, state: Rc<ConnState>) {
+    let orders = Rc::clone(&state);
+    let mut connection = pin!(open(worker, stream, listener, state));
+    poll_fn(|cx| match orders.poll_killed(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => connection.as_mut().poll(cx),
+    })
+    .await;
 }
 
-async fn open(
-    worker: Rc<Worker>,
-    mut stream: Plain,
-    listener: ListenAddr,
-    state: Arc<ConnState>,
-    drain: &mut watch::Receiver<bool>,
-) {
+async fn open(worker: Rc<Worker>, mut stream: Plain, listener: ListenAddr, state: Rc<ConnState>) {
     let live = worker.live();
     // An address just removed by a reload has no server any more: nothing can answer here.
     let Some(spec) = Worker::listener_spec(&live, &listener) else { return };
@@ -67,7 +57,7 @@ async fn open(
     let Some(seen) = wrappers::pass(&wrappers.before_tls, &mut stream, &mut ends, max_head).await else { return };
     stream.give_back(seen);
     let (transport, tls, protocols, prefix) = if spec.tls {
-        let accepted = handshake::accept(&worker, &live, &spec, stream, &state, &ends, drain).await;
+        let accepted = handshake::accept(&worker, &live, &spec, stream, &state, &ends).await;
         let Some((mut stream, facts)) = accepted else { return };
         let Some(seen) = wrappers::pass(&wrappers.after_tls, &mut stream, &mut ends, max_head).await else { return };
         let h2 = facts.alpn.as_deref() == Some("h2");
@@ -85,14 +75,14 @@ async fn open(
     };
     let (peer, local) = ends;
     let facts = Rc::new(Conn { peer_ip_value: peer_value(&peer), peer, local, tls });
-    let socket = Socket::new(transport, Arc::clone(&state), protocols.h2, prefix);
+    let socket = Socket::new(transport, Rc::clone(&state), protocols.h2, prefix);
     // Known from the handshake on: when another configuration comes before the first request, that is noticed.
     let server = RefCell::new(Some((live, spec.server)));
     let cx = Rc::new(ConnCx { worker, facts, state, listener, server });
     if protocols.h2 {
-        h2::serve(cx, TokioIo::new(socket), drain, max_head).await;
+        h2::serve(cx, TokioIo::new(socket), max_head).await;
     } else {
-        h1::serve(cx, socket, drain, max_head).await;
+        h1::serve(cx, socket, max_head).await;
     }
 }
 
@@ -100,13 +90,6 @@ async fn open(
 pub fn note(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
-    }
-}
-
-/// Resolves once the connection should finish.
-pub async fn draining(drain: &mut watch::Receiver<bool>) {
-    if drain.wait_for(|d| *d).await.is_err() {
-        // The worker dropped the listener without draining it: it is ending.
     }
 }
 

@@ -21,17 +21,16 @@ mod response_head;
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use tokio::io::AsyncWrite;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use super::connection::{ConnCx, draining};
+use super::connection::ConnCx;
 use super::request::{self, Incoming};
 use super::response_body::{End, OnEnd};
 use super::socket::Socket;
@@ -56,19 +55,9 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Serves the connection until it ends. Once `drain` is true: answers what is open, then closes.
-pub async fn serve(cx: Rc<ConnCx>, socket: Socket, drain: &mut watch::Receiver<bool>, max_head: usize) {
-    let link = Link::new(socket, max_head);
-    let mut connection = pin!(requests(cx, Rc::clone(&link)));
-    tokio::select! {
-        () = connection.as_mut() => return,
-        () = draining(drain) => {}
-    }
-    link.closing.set(true);
-    connection.await;
-}
-
-async fn requests(cx: Rc<ConnCx>, link: Rc<Link>) {
+/// Serves the connection until it ends. Once it is told to drain: answers what is open, then closes.
+pub async fn serve(cx: Rc<ConnCx>, socket: Socket, max_head: usize) {
+    let link = Link::new(socket, Rc::clone(&cx.state), max_head);
     loop {
         let head = match poll_fn(|cx| link.poll_head(cx)).await {
             Next::Head(head) => head,
@@ -97,7 +86,7 @@ async fn answer(cx: &Rc<ConnCx>, link: &Rc<Link>, head: RequestHead) -> After {
     let trailers = takes_trailers(&head.parts.headers);
     let (upgrade, mut switched) = if head.parts.headers.contains_key(header::UPGRADE) {
         let (tx, upgraded) = oneshot::channel();
-        (Some(Box::new(Upgrade { upgraded, state: Arc::clone(&cx.state) }) as Box<_>), Some(tx))
+        (Some(Box::new(Upgrade { upgraded, state: Rc::clone(&cx.state) }) as Box<_>), Some(tx))
     } else {
         (None, None)
     };
@@ -118,7 +107,7 @@ async fn answer(cx: &Rc<ConnCx>, link: &Rc<Link>, head: RequestHead) -> After {
     let (body, on_end) = body.into_parts();
     let sending = response_head::sending(asked, &head, &body);
     let mut close = !keep_alive
-        || link.closing.get()
+        || cx.state.is_draining()
         || sending == Sending::UntilClose
         || response_head::says_close(&head.headers)
         || link.body_is_a_burden();

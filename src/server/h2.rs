@@ -24,9 +24,8 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
 
-use super::connection::{ConnCx, draining, note};
+use super::connection::{ConnCx, note};
 use super::request::{self, Incoming};
 use super::response_body::ResponseBody;
 use super::socket::Socket;
@@ -54,9 +53,9 @@ const HEADER_TABLE: u32 = 4096;
 /// does not answer the PING that tells it has read GOAWAY.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Receiver<bool>, max_head: usize) {
+pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, max_head: usize) {
     let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
-    let state = std::sync::Arc::clone(&cx.state);
+    let state = Rc::clone(&cx.state);
     let service = hyper::service::service_fn(move |request| answer(Rc::clone(&cx), request));
     let connection = http2::Builder::new(LocalExec)
         .max_concurrent_streams(STREAMS)
@@ -74,8 +73,8 @@ pub async fn serve(cx: Rc<ConnCx>, io: TokioIo<Socket>, drain: &mut watch::Recei
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
-        () = draining(drain) => {}
-        () = state.finish.notified() => {}
+        () = state.draining() => {}
+        () = state.finishing() => {}
     }
     // Two GOAWAY frames a round trip apart: requests that are on their way are still answered (RFC 9113 section 6.8).
     connection.as_mut().graceful_shutdown();

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -63,17 +64,17 @@ impl Handshakes {
 
     /// Counts a handshake until dropped. When there are too many the oldest is ended: a client that means it is done
     /// in a round trip, so what is old is slow or does not mean it.
-    fn enter(&self, state: &Arc<ConnState>) -> Entered<'_> {
+    fn enter(&self, state: &Rc<ConnState>) -> Entered<'_> {
         let mut open = self.open.borrow_mut();
         if open.len() >= self.most
             && let Some((_, oldest)) = open.pop_first()
             && let Some(oldest) = oldest.upgrade()
         {
             tracing::debug!("too many TLS handshakes at once: the oldest is closed");
-            oldest.kill.notify_one();
+            oldest.kill();
         }
         let number = self.next.replace(self.next.get().wrapping_add(1));
-        open.insert(number, Arc::downgrade(state));
+        open.insert(number, Rc::downgrade(state));
         Entered { handshakes: self, number }
     }
 }
@@ -95,9 +96,8 @@ pub async fn accept(
     live: &Live,
     spec: &ListenerSpec,
     mut stream: Plain,
-    state: &Arc<ConnState>,
+    state: &Rc<ConnState>,
     (peer, local): &(Peer, Option<SocketAddr>),
-    drain: &mut watch::Receiver<bool>,
 ) -> Option<(TlsStream<Plain>, TlsFacts)> {
     let server = live.runtime.servers.get(spec.server)?;
     let tls = server.tls.as_ref()?;
@@ -113,7 +113,7 @@ pub async fn accept(
     if let Some(waiting) = awaited_certificate::look(live, tls, &hello, &about) {
         // Who waits for a certificate is bounded elsewhere.
         drop(entered);
-        if !awaited_certificate::wait(waiting, state, drain).await {
+        if !awaited_certificate::wait(waiting, state).await {
             return None;
         }
         entered = worker.handshakes.enter(state);
@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn when_too_many_are_open_the_oldest_ends() {
         let handshakes = Handshakes::at_most(2);
-        let states: Vec<_> = (0..4).map(|fd| Arc::new(ConnState::new(fd, 0))).collect();
-        let told = |i: usize| pin!(states[i].kill.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let states: Vec<_> = (0..4).map(|fd| Rc::new(ConnState::new(fd, 0, Rc::default()))).collect();
+        let told = |i: usize| states[i].poll_killed(&Context::from_waker(Waker::noop())).is_ready();
         let first = handshakes.enter(&states[0]);
         let second = handshakes.enter(&states[1]);
         drop(second);

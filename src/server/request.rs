@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
@@ -61,7 +60,7 @@ pub async fn serve(cx: Rc<ConnCx>, incoming: Incoming) -> Result<Response<Respon
         Err(NoServer::Gone) => return Err(Aborted),
         Err(NoServer::OtherClients) => {
             // A client that is let in now shakes hands anew.
-            cx.state.finish.notify_one();
+            cx.state.finish();
             return Ok(refuse(StatusCode::MISDIRECTED_REQUEST));
         }
     };
@@ -119,15 +118,15 @@ fn challenge_answer(head: &http::request::Parts) -> Option<String> {
 
 /// Marks the connection as serving until dropped.
 pub struct Active {
-    state: Arc<ConnState>,
+    state: Rc<ConnState>,
     /// Room taken for the head.
     head: usize,
 }
 
 impl Active {
-    fn new(state: &Arc<ConnState>) -> Self {
+    fn new(state: &Rc<ConnState>) -> Self {
         state.request_started(current_tick());
-        Self { state: Arc::clone(state), head: 0 }
+        Self { state: Rc::clone(state), head: 0 }
     }
 
     /// False when the head is more than the streams of its connection may have us hold together.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -122,7 +122,7 @@ enum Watch {
 /// [`Transport`] with its [`ConnState`] kept up to date.
 pub struct Socket {
     transport: Transport,
-    state: Arc<ConnState>,
+    state: Rc<ConnState>,
     watch: Watch,
     /// Bytes read before the protocol was known, to be read again.
     prefix: Vec<u8>,
@@ -130,7 +130,7 @@ pub struct Socket {
 
 impl Socket {
     /// `http2`: the client is about to speak HTTP/2; else HTTP/1.
-    pub fn new(transport: Transport, state: Arc<ConnState>, http2: bool, prefix: Vec<u8>) -> Self {
+    pub fn new(transport: Transport, state: Rc<ConnState>, http2: bool, prefix: Vec<u8>) -> Self {
         let watch = if http2 {
             state.speaks_h2();
             Watch::Http2(FrameWatch::new(current_tick()))

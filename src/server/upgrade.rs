@@ -1,7 +1,7 @@
 //! The downstream side of a protocol upgrade (websocket).
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use crate::http::exchange::{Duplex, PendingUpgrade};
 pub struct Upgrade {
     /// The connection, once the 101 answer has been written.
     pub upgraded: oneshot::Receiver<Socket>,
-    pub state: Arc<ConnState>,
+    pub state: Rc<ConnState>,
 }
 
 impl PendingUpgrade for Upgrade {

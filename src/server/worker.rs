@@ -6,8 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak as RcWeak};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -179,7 +179,7 @@ struct Accepting {
     /// Ends the accept loop when dropped.
     _stop: oneshot::Sender<()>,
     /// Tells the connections of this address to finish.
-    drain: watch::Sender<bool>,
+    drain: Rc<Cell<bool>>,
 }
 
 pub struct Worker {
@@ -188,7 +188,7 @@ pub struct Worker {
     live: RefCell<Rc<Live>>,
     peers: RefCell<Arc<[mpsc::UnboundedSender<Message>]>>,
     accepting: RefCell<BTreeMap<ListenAddr, Accepting>>,
-    conns: RefCell<Vec<Weak<ConnState>>>,
+    conns: RefCell<Vec<RcWeak<ConnState>>>,
     pub handshakes: Handshakes,
 }
 
@@ -238,17 +238,17 @@ impl Worker {
         accepting.retain(|address, entry| {
             let keep = listening.get(address).is_some_and(|s| Arc::ptr_eq(s, &entry.socket));
             if !keep {
-                entry.drain.send_replace(true);
+                entry.drain.set(true);
             }
             keep
         });
+        self.wake_connections();
         for (address, socket) in listening.iter() {
             if accepting.contains_key(address) {
                 continue;
             }
             let (stop, stopped) = oneshot::channel();
-            let (drain, _) = watch::channel(false);
-            let entry = Accepting { socket: Arc::clone(socket), _stop: stop, drain };
+            let entry = Accepting { socket: Arc::clone(socket), _stop: stop, drain: Rc::default() };
             accepting.insert(address.clone(), entry);
             tokio::task::spawn_local(Rc::clone(self).accept_loop(Arc::clone(socket), begin.clone(), stopped));
         }
@@ -326,16 +326,16 @@ impl Worker {
                 return;
             }
         };
-        let state = Arc::new(ConnState::new(stream.fd(), current_tick()));
-        self.conns.borrow_mut().push(Arc::downgrade(&state));
-        let drain = match self.accepting.borrow().get(&listener) {
-            Some(entry) => entry.drain.subscribe(),
+        let draining = match self.accepting.borrow().get(&listener) {
+            Some(entry) => Rc::clone(&entry.drain),
             // The address was removed meanwhile: answer, then close.
-            None => watch::channel(true).1,
+            None => Rc::new(Cell::new(true)),
         };
+        let state = Rc::new(ConnState::new(stream.fd(), current_tick(), draining));
+        self.conns.borrow_mut().push(Rc::downgrade(&state));
         let worker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            connection::serve(worker, stream, listener, state, drain).await;
+            connection::serve(worker, stream, listener, state).await;
             drop(guard);
         });
     }
@@ -343,9 +343,10 @@ impl Worker {
     async fn drain(&self, grace: Option<Duration>) {
         let entries = std::mem::take(&mut *self.accepting.borrow_mut());
         for entry in entries.values() {
-            entry.drain.send_replace(true);
+            entry.drain.set(true);
         }
         drop(entries);
+        self.wake_connections();
         let empty = async {
             while self.loads.get(self.index) > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -357,6 +358,11 @@ impl Worker {
                 let _ = tokio::time::timeout(grace, empty).await;
             }
         }
+    }
+
+    /// Has connections look whether they are to drain.
+    fn wake_connections(&self) {
+        self.conns.borrow().iter().filter_map(RcWeak::upgrade).for_each(|state| state.wake());
     }
 
     async fn tick_loop(worker: RcWeak<Self>) {
@@ -385,10 +391,10 @@ impl Worker {
             let Some(state) = weak.upgrade() else { return false };
             let age = now.wrapping_sub(state.since());
             if state.block_age(now).is_some_and(|age| age > head_limit) {
-                state.kill.notify_one();
+                state.kill();
             }
             match state.phase() {
-                Phase::Opening | Phase::Head if age > head_limit => state.kill.notify_one(),
+                Phase::Opening | Phase::Head if age > head_limit => state.kill(),
                 Phase::Idle if age > idle_limit => state.end_idle(age - idle_limit),
                 // hyper sees a client leave at once, unless bytes wait in its read buffer: look for those here.
                 Phase::Serving if age > 0 => serving.push(state),
@@ -402,10 +408,10 @@ impl Worker {
 }
 
 /// Ends the connections whose peer has closed its side.
-fn kill_gone(serving: &[Arc<ConnState>]) {
+fn kill_gone(serving: &[Rc<ConnState>]) {
     let (fds, states): (Vec<_>, Vec<_>) = serving.iter().filter_map(|s| Some((s.fd()?, s))).unzip();
     for index in sys::closed_by_peer(&fds) {
-        states[index].kill.notify_one();
+        states[index].kill();
     }
 }
 

@@ -20,6 +20,7 @@ use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 use crate::client::h1::head;
 use crate::client::h1::receive::{BodyReader, Fault, read_small};
+use crate::server::conn_state::ConnState;
 use crate::server::socket::Socket;
 
 /// What is read of a body nobody wanted, so that the connection can go on; as Go's server.
@@ -42,8 +43,7 @@ pub struct Link {
     expected: Cell<Option<usize>>,
     /// Bytes of the body given to who reads it.
     pub bytes_read: Rc<Cell<u64>>,
-    /// No further request is to be read.
-    pub closing: Cell<bool>,
+    state: Rc<ConnState>,
 }
 
 /// What comes next on a connection.
@@ -56,7 +56,7 @@ pub enum Next {
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Link {
-    pub fn new(socket: Socket, max_head: usize) -> Rc<Self> {
+    pub fn new(socket: Socket, state: Rc<ConnState>, max_head: usize) -> Rc<Self> {
         Rc::new(Self {
             socket: RefCell::new(Some(socket)),
             ahead: RefCell::default(),
@@ -67,7 +67,7 @@ impl Link {
             wanted: Cell::new(false),
             expected: Cell::new(None),
             bytes_read: Rc::default(),
-            closing: Cell::new(false),
+            state,
         })
     }
 
@@ -77,7 +77,7 @@ impl Link {
         loop {
             let ahead = self.ahead.take();
             let found = if ahead.is_empty() {
-                if partial.is_empty() && self.closing.get() {
+                if partial.is_empty() && self.state.is_draining() {
                     return Poll::Ready(Next::End);
                 }
                 let mut socket = Half(&self.socket);
