@@ -54,6 +54,7 @@ mod reload;
 mod sdk;
 mod secrets;
 mod soak;
+mod sse_keepalive;
 mod storage_loss;
 mod streaming;
 mod system_calls;
