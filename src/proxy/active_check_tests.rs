@@ -95,3 +95,26 @@ fn the_key_of_the_upstreams_account_goes_along() {
     assert_eq!(request.headers()["authorization"], "Bearer a");
     assert_eq!(request.headers().get_all("x-key").iter().collect::<Vec<_>>(), ["secret"], "health_headers win");
 }
+
+#[test]
+fn no_location_of_a_stranger_does_harm() {
+    let place = transport().reach("a.test:80").unwrap();
+    let parts =
+        ["http", "s", ":", "//", "/", "?", "#", "a.test", "[::1]", "@", "..", "%zz", "é", " ", "\u{0}", "99999", ""];
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut followed = 0;
+    for _ in 0..20_000 {
+        let location: String = (0..rng.usize(1..7)).map(|_| parts[rng.usize(..parts.len())]).collect();
+        let Ok(value) = HeaderValue::from_bytes(location.as_bytes()) else { continue };
+        let mut answer = answer(302, "", "");
+        answer.headers_mut().insert(header::LOCATION, value);
+        let mut request = question().request(&place).unwrap();
+        if let Ok(Some(other)) = question().redirect(&answer, &place, &mut request) {
+            followed += 1;
+            assert!(request.uri().path().starts_with('/') && request.uri().host().is_none(), "{location}");
+            let key = request.headers().contains_key("x-key");
+            assert_eq!(key, other.is_none(), "{location}: the key goes where it belongs");
+        }
+    }
+    assert!(followed > 100, "{followed}");
+}

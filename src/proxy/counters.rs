@@ -16,6 +16,8 @@ pub struct Counters {
     tls: AtomicU64,
     timeout: AtomicU64,
     broken: AtomicU64,
+    rate_limited: AtomicU64,
+    server_error: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -28,7 +30,7 @@ pub struct Counts {
     pub failures: Failures,
 }
 
-/// Attempts without an answer, by kind.
+/// Attempts without an answer, or with one that says no, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// Not resolved, refused, not connected in time.
@@ -38,6 +40,10 @@ pub struct Failures {
     pub timeout: u64,
     /// Closed, reset, or not HTTP.
     pub broken: u64,
+    /// Answered 429.
+    pub rate_limited: u64,
+    /// Answered with a status of 500 or above.
+    pub server_error: u64,
 }
 
 impl Counters {
@@ -60,6 +66,15 @@ impl Counters {
         }
     }
 
+    /// Counts an answer, where it is one that says no.
+    pub fn answered(&self, status: u16) {
+        match status {
+            429 => add(&self.rate_limited),
+            500.. => add(&self.server_error),
+            _ => {}
+        }
+    }
+
     #[must_use]
     pub fn read(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -71,6 +86,8 @@ impl Counters {
                 tls: get(&self.tls),
                 timeout: get(&self.timeout),
                 broken: get(&self.broken),
+                rate_limited: get(&self.rate_limited),
+                server_error: get(&self.server_error),
             },
         }
     }
@@ -95,6 +112,10 @@ mod tests {
         assert_eq!(counters.read(), Counts { requests: 2, retries: 1, failures: Failures::default() });
         counters.failed(Kind::ConnectTimeout);
         counters.failed(Kind::UpstreamClosed);
-        assert_eq!(counters.read().failures, Failures { connect: 1, broken: 1, ..Failures::default() });
+        for status in [200, 101, 404, 429, 500, 529] {
+            counters.answered(status);
+        }
+        let failures = Failures { connect: 1, broken: 1, rate_limited: 1, server_error: 2, ..Failures::default() };
+        assert_eq!(counters.read().failures, failures);
     }
 }

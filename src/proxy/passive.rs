@@ -31,8 +31,9 @@ impl Upstream {
         }
     }
 
-    /// Tells the circuit breaker of an answer.
+    /// Counts an answer, and tells the circuit breaker of it.
     pub(super) fn answered(&self, status: StatusCode, pass: Option<Pass>) {
+        self.state.counters.answered(status.as_u16());
         let (Some(pass), Some(breaker)) = (pass, &self.breaker) else { return };
         self.tell(pass.ended(!breaker.is_failure(status.as_u16()), Instant::now()));
     }

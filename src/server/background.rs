@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::background::Background;
+
+/// How long after a fault it begins anew.
+const AFTER_A_FAULT: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1000 });
 
 type Work = Vec<Arc<dyn Background>>;
 
@@ -58,11 +62,34 @@ fn replace(running: &mut HashMap<Box<str>, JoinHandle<()>>, work: Work) {
         let kept = before.remove(work.identity()).filter(|task| !task.is_finished());
         if !running.contains_key(work.identity()) {
             let identity = work.identity().into();
-            running.insert(identity, kept.unwrap_or_else(|| tokio::task::spawn_local(work.run())));
+            running.insert(identity, kept.unwrap_or_else(|| tokio::task::spawn_local(keep_running(work))));
         }
     }
     for task in before.into_values() {
         task.abort();
+    }
+}
+
+/// A fault in the work ends one round of it, not the work.
+async fn keep_running(work: Arc<dyn Background>) {
+    loop {
+        let mut round = Round(tokio::task::spawn_local(Arc::clone(&work).run()));
+        match (&mut round.0).await {
+            Err(error) if error.is_panic() => {
+                tracing::error!("a fault in the work beside requests: it begins anew");
+                tokio::time::sleep(AFTER_A_FAULT).await;
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Ends with whoever waits for it.
+struct Round(JoinHandle<()>);
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -93,6 +120,7 @@ mod tests {
         fn run(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
             Box::pin(async move {
                 self.log.lock().unwrap().push(format!("{} begins", self.identity));
+                assert!(self.identity != "faulty" || self.log.lock().unwrap().len() > 1, "on purpose");
                 let _ended = Ended(Arc::clone(&self.log), self.identity);
                 std::future::pending::<()>().await;
             })
@@ -123,5 +151,29 @@ mod tests {
             seen.push(step.join(", "));
         }
         assert_eq!(seen, ["a begins, b begins", "a ends, c begins", "b ends, c ends"]);
+    }
+
+    fn runtime() -> tokio::runtime::LocalRuntime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap()
+    }
+
+    #[test]
+    fn a_fault_does_not_end_the_work() {
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let mut running = HashMap::new();
+        runtime().block_on(async {
+            let work = Recorded { identity: "faulty", log: Arc::clone(&log) };
+            replace(&mut running, vec![Arc::new(work)]);
+            let twice = async {
+                while log.lock().unwrap().len() < 2 {
+                    tokio::time::sleep(AFTER_A_FAULT).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), twice).await.unwrap();
+        });
+        assert_eq!(log.lock().unwrap()[..2], ["faulty begins", "faulty begins"]);
     }
 }

@@ -322,7 +322,10 @@ fn status_and_endpoint_tell_more_of_an_upstream() {
     let one = upstreams(admin).into_iter().find(|one| one["address"] == json!(a.address())).unwrap();
     assert_eq!((&one["healthy"], &one["circuit"], &one["scheme"]), (&json!(true), &json!("closed"), &json!("http")));
     assert!(one["requests"].as_u64().unwrap() >= 1, "{one}");
-    assert_eq!(one["failures"], json!({ "connect": 0, "tls": 0, "timeout": 0, "broken": 0 }));
+    assert_eq!(
+        one["failures"],
+        json!({ "connect": 0, "tls": 0, "timeout": 0, "broken": 0, "rate_limited": 0, "server_error": 0 })
+    );
     let told = run_within(proxy.command(Which::Llmproxy).args(["status", "--json"]), SOON);
     let told: Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!(told["upstreams"].as_array().map(Vec::len), Some(2), "{told}");
@@ -339,4 +342,42 @@ fn status_and_endpoint_tell_more_of_an_upstream() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&dead), "{answer}");
+}
+
+/// Behaviour 44 of Caddy: an upstream that does not answer its checks is passed over without a retry.
+#[test]
+fn a_dead_upstream_is_passed_over_as_in_caddy() {
+    for which in [Which::Llmproxy, Which::Caddy] {
+        if which == Which::Caddy && !caddy_or_skip() {
+            continue;
+        }
+        let u = Upstream::start("U");
+        let (port, dead) = (free_port(), free_port());
+        let site = format!(
+            "reverse_proxy 127.0.0.1:{dead} {} {{\nhealth_uri /status/200\nhealth_interval 200ms\nlb_policy first\n}}",
+            u.address()
+        );
+        let proxy = Proxy::start(which, &file(port, "admin off", "1", &site), port);
+        wait_until("requests go to U", &proxy, || client::get(port, "/who").status() == 200);
+    }
+}
+
+/// A stream counts against `unhealthy_request_count` until it ends, in both.
+#[test]
+fn a_stream_is_a_request_under_way() {
+    for which in [Which::Llmproxy, Which::Caddy] {
+        if which == Which::Caddy && !caddy_or_skip() {
+            continue;
+        }
+        let u = Upstream::start("U");
+        let port = free_port();
+        let site = format!("reverse_proxy {} {{\nunhealthy_request_count 1\n}}", u.address());
+        let proxy = Proxy::start(which, &file(port, "admin off", "1", &site), port);
+        let mut stream = Connection::open(port);
+        stream.send("GET /sse?n=0&ms=50 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(stream.head(false).unwrap().status, 200);
+        assert_eq!(client::get(port, "/x").status(), 503, "{which:?}");
+        drop(stream);
+        wait_until("there is room again", &proxy, || client::get(port, "/x").status() == 200);
+    }
 }
