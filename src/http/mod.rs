@@ -8,6 +8,7 @@
 //! ```
 
 pub mod body_filter;
+pub mod condition;
 pub mod credentials;
 pub mod error;
 pub mod error_answer;

@@ -13,6 +13,7 @@ pub mod model_list;
 pub mod model_table;
 pub mod multipart;
 pub mod ollama;
+pub mod opening;
 pub mod peek;
 pub mod readable;
 pub mod sample;

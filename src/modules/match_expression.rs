@@ -1,9 +1,10 @@
 //! `expression CEL`, or a quoted expression as a named matcher: a condition in the Common Expression Language.
 //!
-//! Adapted only, except for one shape: the conditions on the error's status that `handle_errors 404 5xx` itself is
-//! adapted to. Those run.
-
-use std::ops::RangeInclusive;
+//! Adapted as in Caddy. What runs is the part that decides about errors and answers: `{rp.status_code}` and
+//! `{http.error.status_code}` compared with numbers (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in [502, 503]`), method, host,
+//! path, headers of the request and of the upstream's answer (`{rp.header.X-Retry}`) and query parameters compared with texts
+//! (`==`, `!=`, `in`, `.contains("…")`, `.startsWith("…")`, `.endsWith("…")`), `{rp.is_transport_error}`; joined by `&&`,
+//! `||`, `!` and parentheses. Anything else is refused by name.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::directive_cx::{DirectiveCx, Parsed};
 use crate::config::registry::MatcherModule;
+use crate::http::condition::{Condition, Unsupported};
 use crate::http::exchange::Exchange;
 use crate::http::matcher::{Matcher, Verdict};
 use crate::syntax::token::{Quote, Token};
@@ -64,42 +66,20 @@ fn compile(value: &Value, _: &mut CompileCx<'_>) -> Result<Box<dyn Matcher>, Com
         Config::Text(text) => text,
         Config::Named(named) => named.expr,
     };
-    match error_statuses(&expression) {
-        Some(statuses) => Ok(Box::new(MatchErrorStatus { statuses })),
-        None => Err(CompileError::not_supported("the matcher `expression`")
-            .help("write the condition with other matchers (`path`, `header`, `method`, `vars`, `not`, …)")),
+    match Condition::parse(&expression) {
+        Ok(condition) => Ok(Box::new(MatchExpression { condition })),
+        Err(Unsupported) => Err(CompileError::not_supported("this condition in the matcher `expression`")
+            .help("compare status codes, methods, paths and headers, or use other matchers (`path`, `header`, `method`, `vars`, `not`, …)")),
     }
 }
 
-/// Reads what `handle_errors` writes: `{http.error.status_code} in [404, 410]` and
-/// `{http.error.status_code} >= 500 && {http.error.status_code} <= 599`, joined by ` || `. Such text comes back in JSON
-/// made by Caddy's adapter too, which is why it is recognised here and not passed by another way.
-fn error_statuses(expression: &str) -> Option<Box<[RangeInclusive<u16>]>> {
-    const STATUS: &str = "{http.error.status_code} ";
-    let mut out = Vec::new();
-    for part in expression.split(" || ") {
-        let condition = part.strip_prefix(STATUS)?;
-        if let Some(list) = condition.strip_prefix("in [").and_then(|c| c.strip_suffix(']')) {
-            for code in list.split(", ") {
-                let code: u16 = code.parse().ok()?;
-                out.push(code..=code);
-            }
-        } else {
-            let (low, high) = condition.strip_prefix(">= ")?.split_once(" && ")?;
-            let high = high.strip_prefix(STATUS)?.strip_prefix("<= ")?;
-            out.push(low.parse().ok()?..=high.parse().ok()?);
-        }
-    }
-    Some(out.into())
+struct MatchExpression {
+    condition: Condition,
 }
 
-struct MatchErrorStatus {
-    statuses: Box<[RangeInclusive<u16>]>,
-}
-
-impl Matcher for MatchErrorStatus {
+impl Matcher for MatchExpression {
     fn matches(&self, ex: &mut Exchange) -> Verdict {
-        ex.error.as_ref().is_some_and(|e| self.statuses.iter().any(|range| range.contains(&e.status))).into()
+        self.condition.holds(ex).into()
     }
 }
 
@@ -122,8 +102,62 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_compared_and_joined() {
+        let mut ex = exchange("POST", "/v1/chat?model=gpt");
+        ex.headers.insert("x-tier", "gold".parse().unwrap());
+        for (text, want) in [
+            (r#"{http.request.method} == "POST" && {http.request.uri.path}.startsWith('/v1/')"#, true),
+            (r#"{http.request.method} in ["GET", "HEAD"] || !({http.request.header.X-Tier} != "gold")"#, true),
+            (r#"{http.request.uri.query.model}.contains("gem") || {http.request.host}.endsWith(".test")"#, true),
+            (r#"{http.request.header.X-None} == "" && !false"#, true),
+            (r#"{http.request.header.X-None} != "" || true && false"#, false),
+            ("{http.reverse_proxy.status_code} != 200 || {http.reverse_proxy.is_transport_error}", false),
+            ("{http.reverse_proxy.is_transport_error}==false", true),
+        ] {
+            assert_eq!(matches("expression", json!(text), &mut ex), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_on_an_answer_run() {
+        let mut ex = exchange("POST", "/");
+        let facts = crate::http::exchange::UpstreamFacts { status: Some(503), ..Default::default() };
+        ex.upstream = Some(Box::new(facts));
+        for (text, want) in [
+            ("in [502, 503]", true),
+            ("in [502]", false),
+            (">= 500", true),
+            ("> 503", false),
+            ("<= 503", true),
+            ("< 503", false),
+            ("==503", true),
+            ("!= 503", false),
+        ] {
+            let text = format!("{{http.reverse_proxy.status_code}} {text}");
+            assert_eq!(matches("expression", json!(text), &mut ex), want, "{text}");
+        }
+    }
+
+    #[test]
     fn others_are_refused_by_name() {
-        for text in ["{http.request.method} == \"GET\"", "{http.error.status_code} in [404", "true || false", ""] {
+        for text in [
+            "{http.error.status_code} in [404",
+            "{http.error.status_code} in []",
+            "{http.error.status_code} == \"404\"",
+            "{http.error.status_code} + 1 == 405",
+            "{http.request.method} == 5",
+            "{http.request.method} < \"B\"",
+            "{http.request.method} == \"\\n\"",
+            "{http.request.method}.matches(\"G.T\")",
+            "{http.vars.x} == \"a\"",
+            "path('/x')",
+            "true ? true : false",
+            "trueish",
+            "true || ",
+            "",
+            &"(".repeat(1000),
+            &"!".repeat(1000),
+        ] {
             assert_eq!(compile_matcher("expression", json!(text)).err().unwrap().code, "not-supported-yet", "{text}");
         }
         assert_eq!(

@@ -449,3 +449,39 @@ fn each_upstream_gets_its_own_headers() {
         }
     });
 }
+
+#[test]
+fn one_in_cooldown_is_left_alone_while_another_is_free() {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let names = ["cooling-a.test:1", "cooling-b.test:1", "cooling-c.test:1"];
+    let mut engine = engine(&names);
+    engine.cooldown = Some(Cooldown { longest: Duration::from_mins(10) });
+    let ex = exchange("GET", "/");
+    let plan = engine.plan(&ex).unwrap();
+    let mut now = Instant::now();
+    for policy in [Policy::Random, Policy::RoundRobin(Turn::adopt("cooling")), Policy::LeastConn, Policy::PeakEwma] {
+        engine.policy = policy;
+        for _ in 0..2000 {
+            now += Duration::from_millis(rng.u64(..400));
+            if rng.u8(..3) == 0 {
+                let wait = Duration::from_millis(rng.u64(1..3000));
+                engine.upstreams[rng.usize(..3)].state.cooling.start(now, wait);
+            }
+            let mut past = Past::begin(now);
+            let spent = (rng.u8(..4) == 0).then(|| rng.usize(..3));
+            if let Some(spent) = spent {
+                past.tried.add(&engine.upstreams[spent].state, Outlook::Hopeless);
+            }
+            let left: Vec<_> = engine.upstreams.iter().map(|u| u.state.cooling.left(now)).collect();
+            let chosen = engine.choose(&engine.upstreams, &ex, &plan, &past, now).unwrap().index;
+            assert_ne!(Some(chosen), spent);
+            let others = (0..3).filter(|i| Some(*i) != spent);
+            // `None`, free, is less than any time.
+            let soonest = others.clone().map(|i| left[i]).min().unwrap();
+            assert!(left[chosen] == soonest, "{left:?} {chosen}");
+            assert!(
+                engine.has_another(&engine.upstreams, &plan, &past, now) == others.clone().any(|i| left[i].is_none())
+            );
+        }
+    }
+}

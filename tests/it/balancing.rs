@@ -211,6 +211,20 @@ fn a_status_is_tried_elsewhere_and_the_last_answer_stands() {
 }
 
 #[test]
+fn a_condition_on_the_answer_is_tried_again() {
+    let bad = Origin::start(|_| Answer::Reply(503, "X-Busy: yes\r\n", "said"));
+    let good = Origin::always(200);
+    let options = "lb_policy round_robin\n\t\tlb_retries 1\n\t\tlb_retry_match {\n\t\t\tmethod POST\n\t\t\texpression `{rp.status_code} >= 500 && {rp.header.X-Busy} == \"yes\"`\n\t\t}";
+    let (_proxy, port) = start(&proxy_to(&[&good, &bad], options));
+    // The turn begins with the second.
+    assert_eq!(post(port, b"abc").status(), 200);
+    assert_eq!((bad.asked(), good.asked()), (1, 1));
+    assert_eq!(good.seen.lock().unwrap()[0].body, b"abc");
+    let answers: Vec<u16> = (0..4).map(|_| client::get(port, "/").status()).collect();
+    assert_eq!(answers.iter().filter(|status| **status == 503).count(), 2, "not a POST: {answers:?}");
+}
+
+#[test]
 fn a_failed_upstream_is_not_chosen_again_while_another_is_free() {
     let (bad, good) = (Origin::start(|_| Answer::Close), Origin::always(200));
     let get = |port| client::get(port, "/").status();

@@ -75,7 +75,7 @@ fn what_run_cannot_do_adapts_and_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(
         directory.path().join("Proxyfile"),
-        site(free_port(), "@e expression {method} == \"GET\"\n\trespond @e \"x\""),
+        site(free_port(), "@e expression {method}.matches(\"GET\")\n\trespond @e \"x\""),
     )
     .unwrap();
     assert!(llmproxy(directory.path(), &["adapt"]).status.success());
