@@ -7,4 +7,5 @@ pub mod env;
 pub mod error;
 pub mod password;
 pub mod span;
+pub mod spare_headers;
 pub mod units;

@@ -81,9 +81,14 @@ async fn exchange(target: &Target, request: Box<Request<Body>>, options: SendOpt
     let mut use_pool = wanted.first_bytes.is_none();
     let mut second = false;
     loop {
-        let (connection, connect) = match acquire(target, wanted, use_pool).await {
-            Ok(acquired) => acquired,
-            Err(error) => return Err(SendError { error, request: Some(give_back(target, request)) }),
+        let at_hand = if use_pool { pool::take(&target.pool, wanted.h1_only) } else { None };
+        let (connection, connect) = match at_hand {
+            Some(idle) => (idle, None),
+            // Boxed: a request that finds a connection needs no room for how one is made.
+            None => match Box::pin(acquire(target, wanted, use_pool)).await {
+                Ok(acquired) => acquired,
+                Err(error) => return Err(SendError { error, request: Some(give_back(target, request)) }),
+            },
         };
         let reused = connect.is_none();
         let shared = matches!(connection, Idle::H2(_));

@@ -445,7 +445,7 @@ mod tests {
             line.text("a", "abcabc");
             line.text("b", "10.1.2.3");
         };
-        encoder.encode(&entry, fields, &mut out);
+        encoder.encode(&encoder.keys(), &entry, fields, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -3,6 +3,7 @@
 //! What the client sent is taken before handlers may change it ([`taken`]), the response's headers when they are there,
 //! the rest of the entry when the response has ended.
 
+mod place;
 mod request_line;
 mod taken;
 
@@ -12,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use self::place::Place;
 use self::request_line::RequestLine;
 use self::taken::Taken;
 use super::request::Active;
 use super::response_body::{End, OnEnd};
 use super::worker::Live;
 use crate::base::body::Body;
+use crate::base::spare_headers;
 use crate::http::error::HandlerError;
 use crate::http::exchange::{Exchange, LogField, LogNote, Response};
 use crate::http::placeholder::{Scope, Unknown};
@@ -37,7 +40,7 @@ pub struct Pending {
     /// `None` when the host has no access log.
     taken: Option<Taken>,
     /// `None` once the response is there.
-    ex: Option<Exchange>,
+    ex: Place,
 }
 
 impl Pending {
@@ -45,12 +48,12 @@ impl Pending {
         let logs = live.runtime.servers.get(server).map(|server| &server.logs);
         let logs = logs.filter(|logs| logs.logs_every_host() || logs.is_on() && logs.logs_host(ex.host()));
         let taken = logs.map(|logs| Taken::of(&ex, logs.are_plain()));
-        Self { live: Rc::clone(live), server, taken, ex: Some(ex) }
+        Self { live: Rc::clone(live), server, taken, ex: Place::new(ex) }
     }
 
     /// The exchange, until a response is there.
     pub fn exchange(&mut self) -> Option<&mut Exchange> {
-        self.ex.as_mut()
+        self.ex.get()
     }
 
     /// Goes on with the response's head. `aborted`: the connection is closed without one.
@@ -66,7 +69,7 @@ impl Pending {
     /// may be long, and the rest holds the connection's own buffer.
     fn record(&mut self, response: &Response, aborted: bool) -> Option<Record> {
         let mut taken = self.taken.take();
-        let ex = self.ex.as_mut()?;
+        let ex = self.ex.get()?;
         if let Some(taken) = &mut taken {
             hide(taken, ex);
         }
@@ -81,11 +84,16 @@ impl Pending {
             }
             Record { unhandled, ..Record::new(taken, ex, status) }
         });
-        let ex = self.ex.take();
-        let mut record = record?;
+        let Some(mut record) = record else {
+            self.ex.clear();
+            return None;
+        };
         if record.is_deferred() {
             let headers = (!aborted).then(|| response.headers().clone());
-            record.deferred = ex.map(|ex| Deferred::new(ex, headers));
+            record.deferred = self.ex.take().map(|ex| Deferred::new(ex, headers));
+        } else {
+            spare_headers::keep(std::mem::take(&mut ex.headers));
+            self.ex.clear();
         }
         Some(record)
     }

@@ -36,6 +36,7 @@ use super::response_body::{End, OnEnd};
 use super::socket::Socket;
 use super::upgrade::Upgrade;
 use crate::base::body::Body;
+use crate::base::spare_headers;
 use crate::client::h1::head::Sending;
 use crate::client::h1::transmit::{self, Fault, Transmit};
 use link::{Link, Next};
@@ -118,7 +119,7 @@ async fn answer(cx: &Rc<ConnCx>, link: &Rc<Link>, head: RequestHead) -> After {
         Sending::Chunked if trailers => transmit::announced(&head.headers),
         _ => Vec::new(),
     };
-    drop(head);
+    spare_headers::keep(head.headers);
     if poll_fn(|cx| link.poll_begun_continue(cx)).await.is_err() {
         close = true;
     }

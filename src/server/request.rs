@@ -78,11 +78,12 @@ pub async fn serve(cx: Rc<ConnCx>, incoming: Incoming) -> Result<Response<Respon
     }
 
     let head_only = head.method == Method::HEAD;
-    let mut ex = Exchange::new(head, body, Rc::clone(&cx.facts), Rc::clone(facts), started);
-    ex.bytes_read = bytes_read;
-    ex.upgrade = upgrade;
-
-    let mut pending = Pending::new(&live, index, ex);
+    let mut pending = {
+        let mut ex = Exchange::new(head, body, Rc::clone(&cx.facts), Rc::clone(facts), started);
+        ex.bytes_read = bytes_read;
+        ex.upgrade = upgrade;
+        Pending::new(&live, index, ex)
+    };
     let Some(ex) = pending.exchange() else { return Err(Aborted) };
     let mut outcome = walker::run(&server.routes, server.errors.as_ref(), ex).await;
     if let Some(transcript) = ex.transcript.take() {

@@ -116,7 +116,36 @@ impl Default for Encoder {
     }
 }
 
+/// The keys of the JSON format as they stand in a line, `,"key":`; empty for what is left out.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    level: Box<[u8]>,
+    time: Box<[u8]>,
+    name: Box<[u8]>,
+    message: Box<[u8]>,
+}
+
 impl Encoder {
+    /// To be made once, for [`Self::encode`].
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        let key = |name: &str| {
+            let mut key = Vec::new();
+            if !name.is_empty() {
+                key.push(b',');
+                write_text(name.as_bytes(), &mut key);
+                key.push(b':');
+            }
+            key.into()
+        };
+        Keys {
+            level: key(&self.level_key),
+            time: key(&self.time_key),
+            name: key(&self.name_key),
+            message: key(&self.message_key),
+        }
+    }
+
     /// The console format as it is without options.
     #[must_use]
     pub fn console(colour: bool) -> Self {
@@ -134,42 +163,39 @@ impl Encoder {
         self.format == Format::Json && self.filters.is_empty()
     }
 
-    /// Appends one line.
-    pub fn encode(&self, entry: &Entry<'_>, fields: impl FnOnce(&mut Line<'_>), out: &mut Vec<u8>) {
+    /// Appends one line. `keys` are its own.
+    pub fn encode(&self, keys: &Keys, entry: &Entry<'_>, fields: impl FnOnce(&mut Line<'_>), out: &mut Vec<u8>) {
         match self.format {
-            Format::Json => self.encode_json(entry, fields, out),
+            Format::Json => self.encode_json(keys, entry, fields, out),
             Format::Console => self.encode_console(entry, fields, out),
         }
         out.extend_from_slice(self.line_ending.as_bytes());
     }
 
-    fn encode_json(&self, entry: &Entry<'_>, fields: impl FnOnce(&mut Line<'_>), out: &mut Vec<u8>) {
-        out.push(b'{');
+    fn encode_json(&self, keys: &Keys, entry: &Entry<'_>, fields: impl FnOnce(&mut Line<'_>), out: &mut Vec<u8>) {
         let start = out.len();
-        let key = |key: &str, out: &mut Vec<u8>| {
-            if out.len() > start {
-                out.push(b',');
-            }
-            write_text(key.as_bytes(), out);
-            out.push(b':');
-        };
-        if !self.level_key.is_empty() {
-            key(&self.level_key, out);
+        out.extend_from_slice(&keys.level);
+        if !keys.level.is_empty() {
             write_text(self.level_name(entry.level).as_bytes(), out);
         }
-        if !self.time_key.is_empty() {
-            key(&self.time_key, out);
+        if !keys.time.is_empty() {
+            out.extend_from_slice(&keys.time);
             self.write_time(entry.unix_nanos, true, out);
         }
-        if !self.name_key.is_empty() && !entry.logger.is_empty() {
-            key(&self.name_key, out);
+        if !keys.name.is_empty() && !entry.logger.is_empty() {
+            out.extend_from_slice(&keys.name);
             write_text(entry.logger.as_bytes(), out);
         }
-        if !self.message_key.is_empty() {
-            key(&self.message_key, out);
+        if !keys.message.is_empty() {
+            out.extend_from_slice(&keys.message);
             write_text(entry.message.as_bytes(), out);
         }
         let first = out.len() == start;
+        match out.get_mut(start) {
+            // Each key has a comma before it.
+            Some(before) => *before = b'{',
+            None => out.push(b'{'),
+        }
         self.write_fields(fields, first, out);
         out.push(b'}');
     }
@@ -279,7 +305,7 @@ mod tests {
 
     fn encoded(encoder: &Encoder) -> String {
         let mut out = Vec::new();
-        encoder.encode(&ENTRY, fields, &mut out);
+        encoder.encode(&encoder.keys(), &ENTRY, fields, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -309,7 +335,8 @@ mod tests {
         );
         let mut out = Vec::new();
         let entry = Entry { logger: "", message: "two\nlines", level: Level::Warn, ..ENTRY };
-        Encoder::console(false).encode(&entry, |_| {}, &mut out);
+        let encoder = Encoder::console(false);
+        encoder.encode(&encoder.keys(), &entry, |_| {}, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "2026/11/21 12:32:05.331\tWARN\ttwo\\nlines\n");
     }
 

@@ -24,6 +24,8 @@ pub enum DurationFormat {
 pub enum Value<'v> {
     /// Text that should be UTF-8; what is not becomes `U+FFFD`.
     Text(&'v [u8]),
+    /// Text that needs no escapes.
+    Plain(&'v [u8]),
     Number(u64),
     Bool(bool),
     Duration(Duration),
@@ -96,7 +98,7 @@ impl<'a> Line<'a> {
 
     /// A number as a text.
     pub fn number_text<'k>(&mut self, key: impl Into<Key<'k>>, value: u64) {
-        self.text(key, itoa::Buffer::new().format(value));
+        self.field(key, Value::Plain(itoa::Buffer::new().format(value).as_bytes()));
     }
 
     #[inline]
@@ -231,6 +233,11 @@ impl<'a> Line<'a> {
     fn value(&mut self, value: Value<'_>) {
         match value {
             Value::Text(text) => write_text(text, self.out),
+            Value::Plain(text) => {
+                self.out.push(b'"');
+                self.out.extend_from_slice(text);
+                self.out.push(b'"');
+            }
             Value::Number(n) => write_number(n, self.out),
             Value::Bool(b) => self.out.extend_from_slice(if b { b"true" } else { b"false" }),
             Value::Duration(d) => write_duration(d, self.duration, self.out),
@@ -292,7 +299,7 @@ impl Filtered<'_> {
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match original {
-            Value::Text(bytes) => Some(Changed::Text(text(bytes))),
+            Value::Text(bytes) | Value::Plain(bytes) => Some(Changed::Text(text(bytes))),
             Value::List(list) => Some(Changed::List(list.iter().map(|b| text(b)).collect())),
             _ => None,
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::buffer;
-use super::encoder::{Encoder, Entry};
+use super::encoder::{Encoder, Entry, Keys};
 use super::level::Level;
 use super::line::Line;
 use super::sink::{Sink, Target};
@@ -18,6 +18,7 @@ pub struct Log {
     /// Least level it takes.
     pub level: Level,
     pub encoder: Encoder,
+    keys: Keys,
     /// Namespaces it takes; all when empty.
     pub include: Vec<String>,
     /// Namespaces it leaves out. The longer of an included and an excluded namespace counts.
@@ -34,6 +35,7 @@ impl Log {
         Self {
             name: name.into(),
             level: Level::Info,
+            keys: encoder.keys(),
             encoder,
             include: Vec::new(),
             exclude: Vec::new(),
@@ -74,7 +76,7 @@ impl Log {
         if entry.level < self.level || self.sampler.as_ref().is_some_and(|s| !s.keeps(entry)) {
             return;
         }
-        buffer::write(sink, |out| self.encoder.encode(entry, fields, out));
+        buffer::write(sink, |out| self.encoder.encode(&self.keys, entry, fields, out));
     }
 
     /// Writes at once, for the few lines about the program itself.
@@ -84,7 +86,7 @@ impl Log {
             return;
         }
         let mut out = Vec::with_capacity(256);
-        self.encoder.encode(entry, fields, &mut out);
+        self.encoder.encode(&self.keys, entry, fields, &mut out);
         sink.send(out, 1);
     }
 }

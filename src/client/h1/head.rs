@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::names;
 use crate::base::body::Body;
+use crate::base::spare_headers;
 
 /// Most header fields of a response. They are parsed on the stack.
 const MAX_FIELDS: usize = 100;
@@ -130,7 +131,7 @@ pub fn parse(bytes: &Bytes) -> Result<Head, &'static str> {
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let reason = response.reason.filter(|reason| !reason.is_empty() && status.canonical_reason() != Some(*reason));
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + 2);
+    let mut headers = spare_headers::take(response.headers.len() + 2);
     let mut said = Said::default();
     for field in response.headers.iter() {
         let name = names::read(field.name.as_bytes()).ok_or("a header name is not valid")?;

@@ -48,7 +48,7 @@ impl<'r> RequestLine<'r> {
     pub fn write_start(&self, line: &mut Line<'_>, host: &[u8]) {
         match &self.conn.peer {
             Peer::Ip(addr) => {
-                line.field(key!("remote_ip"), Value::Text(self.conn.peer_ip_value.as_bytes()));
+                line.field(key!("remote_ip"), Value::Plain(self.conn.peer_ip_value.as_bytes()));
                 line.number_text(key!("remote_port"), addr.port().into());
             }
             // As Go names the peer of a unix socket.
@@ -60,13 +60,14 @@ impl<'r> RequestLine<'r> {
         match (self.client_ip, &self.conn.peer) {
             // Formatted once a connection.
             (Some(ip), Peer::Ip(peer)) if ip == peer.ip() => {
-                line.field(key!("client_ip"), Value::Text(self.conn.peer_ip_value.as_bytes()));
+                line.field(key!("client_ip"), Value::Plain(self.conn.peer_ip_value.as_bytes()));
             }
             (Some(ip), _) => line.text(key!("client_ip"), &ip.to_string()),
             (None, _) => line.text(key!("client_ip"), ""),
         }
-        line.text(key!("proto"), if self.version == Version::HTTP_2 { "HTTP/2.0" } else { proto(self.version) });
-        line.text(key!("method"), self.method.as_str());
+        line.field(key!("proto"), Value::Plain(proto(self.version).as_bytes()));
+        // A token.
+        line.field(key!("method"), Value::Plain(self.method.as_str().as_bytes()));
         line.field(key!("host"), Value::Text(host));
         let target = self.uri.path_and_query().map_or("", |target| target.as_str());
         if self.credentials {
@@ -80,6 +81,7 @@ impl<'r> RequestLine<'r> {
 fn proto(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }
 }

@@ -269,7 +269,8 @@ mod tests {
             taken.write_request(line);
             taken.write_response_headers(line);
         };
-        Encoder::default().encode(&entry, write, &mut out);
+        let encoder = Encoder::default();
+        encoder.encode(&encoder.keys(), &entry, write, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 
+use crate::base::spare_headers;
 use crate::client::h1::head::Receiving;
 use crate::client::h1::names;
 use crate::server::connection::MAX_HEADERS;
@@ -33,7 +34,7 @@ pub fn parse(bytes: &Bytes) -> Result<RequestHead, StatusCode> {
     parts.method = method;
     parts.uri = Uri::from_maybe_shared(bytes.slice_ref(target)).map_err(|_| BAD)?;
     parts.version = version;
-    parts.headers = HeaderMap::with_capacity(12);
+    parts.headers = spare_headers::take(12);
     let mut facts = Facts { length: None, chunked: false, close: false, keep_alive: false, expects: false };
     let mut count = 0;
     for line in lines {
