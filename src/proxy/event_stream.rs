@@ -140,8 +140,6 @@ impl HttpBody for EventStream {
             Poll::Ready(Some(Err(error))) => {
                 this.inner = Body::Empty;
                 let Some(words) = this.last_words(&error) else { return Poll::Ready(Some(Err(error))) };
-                // The client is told, and nobody behind us sees the failure: it is logged here.
-                tracing::warn!(error = %error, "an upstream broke off its stream");
                 Poll::Ready(Some(Ok(this.says(words))))
             }
             Poll::Ready(None) => {

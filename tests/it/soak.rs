@@ -250,7 +250,7 @@ async fn serve(mut stream: TcpStream, number: usize, mut life: watch::Receiver<b
     tokio::select! {
         _ = answers(&mut stream, number) => {}
         _ = life.wait_for(|alive| !*alive) => {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             }
         }

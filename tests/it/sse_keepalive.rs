@@ -148,7 +148,7 @@ fn an_upstream_that_dies_is_told_in_the_words_of_the_api() {
             "{text}"
         );
         assert!(!text.contains("127.0.0.1"), "the client is told where the upstream is: {text}");
-        assert!(proxy.log().contains("broke off"), "the log does not tell: {}", proxy.log());
+        assert!(proxy.log().contains("a response is cut"), "the log does not tell: {}", proxy.log());
     }
     let lines = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (_proxy, port) = site(Which::Llmproxy, &scripted(&[Says(lines), Sends("{\"a\":1}\n")]), "");

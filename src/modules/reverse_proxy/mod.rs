@@ -151,6 +151,21 @@
 //! upstream says it did not process is sent again. Of interim answers (1xx) only 101 is passed on. `read_buffer`, `write_buffer`
 //! and `expect_continue_timeout` are read and have nothing to do: buffers are shared, and `Expect` is answered by the proxy itself.
 //!
+//! ### Answers
+//!
+//! `@name status 404 5xx` and `@name header Field value` (`!Field`: without it), or a block of such lines that must all hold, name
+//! answers. `replace_status [@name] <code>` sends one on with another status. `handle_response [@name] { … }` runs directives in
+//! its place: the first in the file that matches, one without a name last. Inside, `copy_response` sends the answer after all,
+//! `copy_response_headers` takes headers from it. Where nothing answers, the request goes on to what comes after the proxy; its
+//! body has gone with the upstream, unless `request_buffers` held all of it.
+//!
+//! Placeholders tell what the proxy knows, in `header_up` and `header_down`, in these blocks and in what runs later, also in the
+//! log (`log_append`) and in `handle_errors`: `{rp.upstream.address}` (`tcp/host:port`), `{rp.upstream.hostport}`,
+//! `{rp.upstream.host}`, `{rp.upstream.port}`, `{rp.upstream.requests}` (under way), `{rp.upstream.max_requests}`,
+//! `{rp.upstream.fails}`, `{rp.upstream.latency}` and `{rp.upstream.latency_ms}` (until the answer's head) of the upstream that was
+//! chosen last; `{rp.status_code}`, `{rp.status_text}` and `{rp.header.NAME}` of its answer; `{rp.retries}`, `{rp.duration}` and
+//! `{rp.duration_ms}` of the whole; `{rp.is_transport_error}`, `true` where no answer came.
+//!
 //! `forward_auth` and `php_fastcgi` are shorthands that write a `reverse_proxy` and live in this folder.
 
 mod address;

@@ -220,8 +220,10 @@ fn serve(stream: &TcpStream, fault: Fault, shared: &Shared) -> std::io::Result<(
                 return end(stream, fault, shared);
             }
             Fault::EndlessField => return endless(out, "HTTP/1.1 200 OK\r\nX-Long: ", &"x".repeat(8192)),
-            Fault::EndlessHead => return endless(out, "HTTP/1.1 200 OK\r\n", "X-Many: field\r\n"),
-            Fault::EndlessHints => return endless(out, "", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+            Fault::EndlessHead => return endless(out, "HTTP/1.1 200 OK\r\n", &"X-Many: field\r\n".repeat(512)),
+            Fault::EndlessHints => {
+                return endless(out, "", &"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(64));
+            }
             _ => {}
         }
         let answer = match (request.method.as_str(), request.header("upgrade"), request.path()) {
