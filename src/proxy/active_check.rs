@@ -114,9 +114,10 @@ impl ActiveCheck {
             let limit = if question.pattern.is_some() { question.max_body } else { 0 };
             let answer =
                 client::simple::begin(&place.target, request.clone(), limit, left).await.map_err(|e| e.to_string())?;
-            let Some(next) = question.redirect(&answer, place, &mut request)? else { return Ok(answer) };
-            if let Some(authority) = next {
-                elsewhere = Some(self.reach(&authority)?);
+            match question.redirect(&answer, place, &mut request)? {
+                Next::None => return Ok(answer),
+                Next::Here => {}
+                Next::At(other) => elsewhere = Some(self.reach(&other)?),
             }
         }
         Err(format!("more than {MAX_REDIRECTS} redirects"))
@@ -135,7 +136,17 @@ impl ActiveCheck {
     }
 }
 
+/// Where the next request of a check goes, after an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Nowhere: the answer is the one.
+    None,
+    Here,
+    At(Elsewhere),
+}
+
 /// Another origin than the one asked.
+#[derive(Debug, PartialEq, Eq)]
 struct Elsewhere {
     hostport: String,
     tls: bool,
@@ -185,19 +196,19 @@ impl Question {
         }
     }
 
-    /// Makes `request` the next one where the answer is a redirect that is followed: `Some` says so, with the other
-    /// host if there is one. The rules are those of Go's client; credentials do not go to another host.
+    /// Makes `request` the next one where the answer is a redirect that is followed. The rules are those of Go's client;
+    /// credentials do not go to another host.
     fn redirect(
         &self,
         answer: &Response<Bytes>,
         place: &Reachable,
         request: &mut Request<Bytes>,
-    ) -> Result<Option<Option<Elsewhere>>, String> {
+    ) -> Result<Next, String> {
         let status = answer.status().as_u16();
         if !self.follow_redirects || !matches!(status, 301 | 302 | 303 | 307 | 308) {
-            return Ok(None);
+            return Ok(Next::None);
         }
-        let Some(location) = answer.headers().get(header::LOCATION) else { return Ok(None) };
+        let Some(location) = answer.headers().get(header::LOCATION) else { return Ok(Next::None) };
         let uri = location.to_str().ok().and_then(|text| resolve(text, request.uri(), place));
         let uri = uri.ok_or("redirected to a place that cannot be")?;
         if matches!(status, 301..=303) {
@@ -217,7 +228,7 @@ impl Question {
         }
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         *request.uri_mut() = path.parse().map_err(|_| "redirected to a place that cannot be")?;
-        Ok(Some(other))
+        Ok(other.map_or(Next::Here, Next::At))
     }
 }
 

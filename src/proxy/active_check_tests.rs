@@ -52,26 +52,25 @@ fn redirects_are_followed_as_go_follows_them() {
     let follow = |status, location: &str| {
         let mut request = question().request(&place).unwrap();
         let next = question().redirect(&answer(status, location, ""), &place, &mut request);
-        let next = next.map(|next| next.map(|other| other.map(|o| (o.hostport, o.tls))));
         (next, request)
     };
     let (next, request) = follow(302, "/ready?x=1");
-    assert_eq!(next, Ok(Some(None)));
+    assert_eq!(next, Ok(Next::Here));
     assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::GET, "/ready?x=1"));
     assert!(request.body().is_empty() && request.headers().contains_key("x-key"));
     let (next, request) = follow(307, "ready");
-    assert_eq!(next, Ok(Some(None)));
+    assert_eq!(next, Ok(Next::Here));
     assert_eq!(
         (request.method(), request.uri().path(), &request.body()[..]),
         (&Method::POST, "/a/ready", &b"ping"[..])
     );
-    assert_eq!(follow(301, "http://a.test/x").0, Ok(Some(None)));
+    assert_eq!(follow(301, "http://a.test/x").0, Ok(Next::Here));
     let (next, request) = follow(308, "https://b.test/x");
-    assert_eq!(next, Ok(Some(Some(("b.test:443".into(), true)))));
+    assert_eq!(next, Ok(Next::At(Elsewhere { hostport: "b.test:443".into(), tls: true })));
     assert_eq!(request.headers()["host"], "b.test:443");
     assert!(!request.headers().contains_key("x-key"), "a credential goes to another host");
-    assert_eq!(follow(302, "").0, Ok(None));
-    assert_eq!(follow(200, "/x").0, Ok(None));
+    assert_eq!(follow(302, "").0, Ok(Next::None));
+    assert_eq!(follow(200, "/x").0, Ok(Next::None));
     assert!(follow(302, "ftp://a.test/x").0.is_err());
 }
 
@@ -109,11 +108,11 @@ fn no_location_of_a_stranger_does_harm() {
         let mut answer = answer(302, "", "");
         answer.headers_mut().insert(header::LOCATION, value);
         let mut request = question().request(&place).unwrap();
-        if let Ok(Some(other)) = question().redirect(&answer, &place, &mut request) {
+        if let Ok(next @ (Next::Here | Next::At(_))) = question().redirect(&answer, &place, &mut request) {
             followed += 1;
             assert!(request.uri().path().starts_with('/') && request.uri().host().is_none(), "{location}");
             let key = request.headers().contains_key("x-key");
-            assert_eq!(key, other.is_none(), "{location}: the key goes where it belongs");
+            assert_eq!(key, next == Next::Here, "{location}: the key goes where it belongs");
         }
     }
     assert!(followed > 100, "{followed}");

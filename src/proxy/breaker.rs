@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::response_matcher::status_matches;
 
 /// Parts that the window is counted in.
-const SLOTS: usize = 10;
+const SLOTS: u8 = 10;
 
 /// When a breaker opens, and how it closes again.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ impl Default for State {
 /// What happened lately, counted in slots of a tenth of the window.
 #[derive(Debug, Default)]
 struct Window {
-    slots: [Slot; SLOTS],
+    slots: [Slot; SLOTS as usize],
     /// The slot of now, and when it began; `None` before the first request.
     current: Option<(usize, Instant)>,
     in_a_row: u32,
@@ -237,7 +237,7 @@ impl Window {
 
     /// Forgets what is out of the window and gives the slot of now.
     fn advance(&mut self, now: Instant, window: Duration) -> &mut Slot {
-        let width = (window / SLOTS as u32).max(Duration::from_millis(1));
+        let width = (window / u32::from(SLOTS)).max(Duration::from_millis(1));
         let (mut index, mut began) = self.current.unwrap_or((0, now));
         let mut steps = 0;
         while now.saturating_duration_since(began) >= width {
@@ -247,7 +247,7 @@ impl Window {
                 break;
             }
             began += width;
-            index = (index + 1) % SLOTS;
+            index = (index + 1) % usize::from(SLOTS);
             self.slots[index] = Slot::default();
             steps += 1;
         }
@@ -366,8 +366,7 @@ mod tests {
                 // Slots begin at the first request and are a second wide.
                 let slot = |at: Instant| at.duration_since(start + first_offset(&history, start)).as_secs();
                 let (mut all, mut bad) = (0_u32, 0_u32);
-                for (at, good) in history.iter().filter(|(at, _)| slot(now) - slot(*at) < SLOTS as u64) {
-                    let _ = at;
+                for (_, good) in history.iter().filter(|(at, _)| slot(now) - slot(*at) < u64::from(SLOTS)) {
                     all += 1;
                     bad += u32::from(!good);
                 }

@@ -142,7 +142,7 @@ mod tests {
         host.tell_of_circuit(breaker.circuit());
         let now = Instant::now();
         let _ = breaker.begin(now).ended(false, now);
-        host.cooling.start(now, Duration::from_secs(60));
+        host.cooling.start(now, Duration::from_mins(1));
         host.ewma.observe(now, Duration::from_millis(80));
         let told = of("status.test:443");
         assert_eq!(told.circuit, Some(Standing::Open));

@@ -24,7 +24,7 @@ use crate::proxy::status;
 /// Connections at once; a further one waits.
 const MAX_CONNECTIONS: usize = 32;
 /// Longest life of a connection.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 const MAX_HEAD: usize = 64 << 10;
 
 /// The endpoint of the running configuration.

@@ -131,9 +131,8 @@ mod tests {
     fn work_of_the_same_identity_goes_on_and_the_rest_is_replaced() {
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
         let work = |names: &[&'static str]| -> Work {
-            let made = |identity: &&'static str| {
-                Arc::new(Recorded { identity: *identity, log: Arc::clone(&log) }) as Arc<dyn Background>
-            };
+            let made =
+                |identity: &&'static str| Arc::new(Recorded { identity, log: Arc::clone(&log) }) as Arc<dyn Background>;
             names.iter().map(made).collect()
         };
         let runtime =
