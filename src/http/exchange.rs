@@ -187,6 +187,8 @@ pub struct Exchange {
     pub dialect: Option<Dialect>,
     /// Set by handlers that are only for LLM traffic: errors are then told in a dialect on any path.
     pub llm: bool,
+    /// A handler reads the answer's stream and tells itself, in its own words, when it breaks off.
+    pub tells_broken_streams: bool,
     /// The model that the body names, once it has been looked for.
     pub(crate) peeked: Option<Peeked>,
     /// What `model` matchers said so far.
@@ -263,6 +265,7 @@ impl Exchange {
             mounted: None,
             dialect: None,
             llm: false,
+            tells_broken_streams: false,
             peeked: None,
             model_match: ModelMatch::default(),
             aliases: SmallVec::new(),

@@ -172,6 +172,7 @@ impl AsyncHandler for CursorCompat {
                 Ok(plan) => {
                     // The answer is going to be read.
                     body_filter::ask_identity(ex);
+                    ex.tells_broken_streams = true;
                     ex.stages.push(Stage::Async(Box::new(Answer(plan))));
                     Flow::Next
                 }

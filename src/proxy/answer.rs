@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::attempt::{Answered, Plan};
 use super::body::{Counted, read_ahead};
 use super::engine::{Engine, ORIGIN};
+use super::event_stream::StreamRules;
 use super::{outgoing, upgrade};
 use crate::base::body::Body;
 use crate::client::Sent;
@@ -79,7 +80,8 @@ impl Engine {
             *response.body_mut() =
                 read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
         }
-        self.stream_rules.follow(&mut response, plan.uri.path());
+        let errors = self.stream_rules.errors && !ex.tells_broken_streams;
+        StreamRules { errors, ..self.stream_rules }.follow(&mut response, plan.uri.path());
         match response_handler::react(&self.handle_response, ex, &mut response)? {
             Reaction::None => {}
             Reaction::Routes(routes) => {

@@ -437,6 +437,51 @@ fn a_connection_that_says_goodbye_takes_no_new_request() {
     });
 }
 
+/// Reads frames behind the client's preface until one opens a stream.
+async fn a_stream_is_opened(peer: &mut TcpStream) {
+    const HEADERS: u8 = 1;
+    let mut preface = [0; 24];
+    peer.read_exact(&mut preface).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        peer.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        peer.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_request_above_the_last_that_a_goodbye_names_is_sent_again() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// Last stream 0, no error.
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            first.write_all(&SETTINGS).await.unwrap();
+            a_stream_is_opened(&mut first).await;
+            first.write_all(&GOAWAY).await.unwrap();
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut second = ::h2::server::handshake(tcp).await.unwrap();
+            let (request, mut answer) = second.accept().await.unwrap().unwrap();
+            assert_eq!(request.method(), "POST");
+            answer.send_response(Response::builder().status(201).body(()).unwrap(), true).unwrap();
+            while second.accept().await.is_some() {}
+        };
+        let address = Address::Tcp { host: "127.0.0.1".into(), port };
+        let target = Target::new(TargetOptions::new(Scheme::H2c, address)).unwrap();
+        tokio::select! {
+            () = server => panic!("the server ends first"),
+            sent = go(&target, post("paid once")) => assert_eq!(sent.unwrap().response.status(), 201),
+        }
+    });
+}
+
 #[test]
 fn a_silent_connection_is_left_alone() {
     local(async {

@@ -157,6 +157,7 @@ impl Compat {
         ex.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let accept = if ask.plan.stream { "text/event-stream" } else { "application/json" };
         ex.headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        ex.tells_broken_streams = true;
         ex.stages.push(Stage::Async(Box::new(Translation { plan: ask.plan })));
         Ok(Flow::Next)
     }

@@ -133,7 +133,7 @@
 //! | `response_header_timeout` | from the last byte of the request to the head of the answer | none |
 //! | `read_timeout` | each silence of the upstream, before its answer and within it | none |
 //! | `write_timeout` | how long a write may find the connection full | none |
-//! | `total_timeout` | the whole exchange, from dialling to the last byte of the answer | none |
+//! | `total_timeout` | a whole attempt, from dialling to the last byte of the answer | none |
 //! | `keepalive` | how long an unused connection is kept (`off`: each serves one request) | 2 min |
 //!
 //! `proxy_protocol v1|v2` tells the upstream by the PROXY protocol whom each connection is for; such a connection serves one
