@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::dns::Dns;
 use super::stream::Stream;
 use super::target::{Address, Scheme, Target, TargetOptions};
 use super::{tls, tunnel};
@@ -134,11 +135,20 @@ async fn connect_tcp(
     let stream = if let Ok(ip) = host.parse::<IpAddr>() {
         connect_one(SocketAddr::new(ip, port), options).await?
     } else {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        let found = addresses_of(host, port, options).await?;
         connect_any(&found, options, deadline).await?
     };
     let remote = stream.peer_addr().ok();
     Ok((Stream::Tcp(stream), remote))
+}
+
+async fn addresses_of(host: &str, port: u16, options: &TargetOptions) -> io::Result<Vec<SocketAddr>> {
+    if options.resolvers.is_empty() {
+        return Ok(tokio::net::lookup_host((host, port)).await?.collect());
+    }
+    let found = async { Dns::for_upstreams(&options.resolvers, None)?.hosts(host, true, true).await };
+    let found = found.await.map_err(io::Error::other)?;
+    Ok(found.records.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 /// Go's way: the family of the first address leads, the other one starts after the fallback delay or the leader's

@@ -126,6 +126,8 @@ pub struct TargetOptions {
     pub max_response_header: Option<usize>,
     /// Where connections come from; port 0 takes any.
     pub local_address: Option<SocketAddr>,
+    /// DNS servers that are asked for the address; none = as the system does.
+    pub resolvers: Arc<[SocketAddr]>,
     pub proxy: ProxyChoice,
     /// Tells the upstream whom each connection is for; a connection then serves one request.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -144,6 +146,7 @@ impl TargetOptions {
             max_conns: None,
             max_response_header: None,
             local_address: None,
+            resolvers: Arc::default(),
             proxy: ProxyChoice::Environment,
             proxy_protocol: None,
         }
@@ -178,6 +181,7 @@ impl Target {
             versions: options.versions,
             proxy: proxy.as_deref().map(ProxyUrl::digest),
             local_address: options.local_address,
+            resolvers: Arc::clone(&options.resolvers),
             max_conns: options.max_conns,
             max_response_header: options.max_response_header,
             keepalive: options.keepalive.enabled,

@@ -11,6 +11,7 @@ pub mod background;
 pub mod compile_cx;
 pub mod directive_cx;
 pub mod dns_provider;
+pub mod dns_servers;
 pub mod duration;
 pub mod expand;
 pub mod log_types;

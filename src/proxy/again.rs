@@ -17,7 +17,7 @@ use crate::http::exchange::{Exchange, UpstreamFacts};
 use crate::http::matcher::{MatcherSets, Verdict};
 
 /// What has happened to a request so far.
-pub(super) struct Past<'u> {
+pub(super) struct Past {
     pub started: Instant,
     /// Attempts after the first.
     pub retried: u32,
@@ -25,10 +25,10 @@ pub(super) struct Past<'u> {
     /// The key of its prompt, where upstreams are chosen by it.
     pub prompt: Option<u64>,
     /// The latest answer, for the case that nothing better comes.
-    aside: Option<(Answered<'u>, Option<Box<UpstreamFacts>>)>,
+    aside: Option<(Answered, Option<Box<UpstreamFacts>>)>,
 }
 
-impl<'u> Past<'u> {
+impl Past {
     pub fn begin(started: Instant) -> Self {
         Self { started, retried: 0, tried: Tried::default(), prompt: None, aside: None }
     }
@@ -38,7 +38,7 @@ impl<'u> Past<'u> {
     }
 
     /// The answer that was put aside, with what is known of its upstream.
-    pub fn take_answer(&mut self, ex: &mut Exchange) -> Option<Answered<'u>> {
+    pub fn take_answer(&mut self, ex: &mut Exchange) -> Option<Answered> {
         let (answered, facts) = self.aside.take()?;
         ex.upstream = facts;
         Some(answered)
@@ -55,7 +55,7 @@ impl Engine {
         &self,
         ex: &mut Exchange,
         plan: &Plan,
-        past: &Past<'_>,
+        past: &Past,
         error: &ProxyError,
     ) -> Result<bool, HandlerError> {
         match self.retry.decide(error, past.retried, past.elapsed()) {
@@ -74,15 +74,15 @@ impl Engine {
     }
 
     /// The answer, when it is the one for the client; `None` when another attempt follows.
-    pub(super) async fn consider<'u>(
+    pub(super) async fn consider(
         &self,
         ex: &mut Exchange,
-        upstreams: &'u [Upstream],
+        upstreams: &[Upstream],
         plan: &Plan,
-        mut answered: Answered<'u>,
+        mut answered: Answered,
         body: &RequestBody,
-        past: &mut Past<'u>,
-    ) -> Result<Option<Answered<'u>>, HandlerError> {
+        past: &mut Past,
+    ) -> Result<Option<Answered>, HandlerError> {
         let status = answered.sent.response.status();
         if self.cooldown.is_none() && !self.retry.looks_at_answers() {
             return Ok(Some(answered));
@@ -95,14 +95,14 @@ impl Engine {
         if let Some(cooldown) = &self.cooldown {
             let headers = answered.sent.response.headers();
             if let Some(wait) = cooldown.asked_by(status, headers, no_quota, SystemTime::now()) {
-                answered.upstream.state.cooling.start(Instant::now(), wait);
+                answered.in_flight.host().cooling.start(Instant::now(), wait);
             }
         }
         if !again || !body.can_repeat() || !self.retry.has_more(past.retried, past.elapsed()) {
             return Ok(Some(answered));
         }
         let for_good = no_quota || matches!(status.as_u16(), 401..=403);
-        past.tried.add(&answered.upstream.state, if for_good { Outlook::Hopeless } else { Outlook::MayRecover });
+        past.tried.add(answered.in_flight.host(), if for_good { Outlook::Hopeless } else { Outlook::MayRecover });
         if !self.has_another(upstreams, plan, past, Instant::now()) {
             return Ok(Some(answered));
         }
@@ -114,7 +114,7 @@ impl Engine {
         Ok(None)
     }
 
-    fn matches_answer(&self, ex: &mut Exchange, answered: &Answered<'_>) -> Result<bool, HandlerError> {
+    fn matches_answer(&self, ex: &mut Exchange, answered: &Answered) -> Result<bool, HandlerError> {
         let Some(matchers) = &self.retry.answer_matchers else { return Ok(false) };
         if let Some(facts) = &mut ex.upstream {
             facts.headers = Some(std::sync::Arc::new(answered.sent.response.headers().clone()));

@@ -20,19 +20,18 @@ use crate::http::response_handler::{self, Reaction};
 
 impl Engine {
     /// What an answer says about its upstream, whether or not the client gets it.
-    pub(super) fn heard(&self, ex: &mut Exchange, answered: &mut Answered<'_>) {
+    pub(super) fn heard(&self, ex: &mut Exchange, answered: &Answered) {
         let (status, latency) = (answered.sent.response.status(), answered.sent.timings.first_byte);
         if let Some(passive) = &self.passive {
-            passive.judge(answered.upstream, status, latency);
+            passive.judge(answered.in_flight.host(), status, latency);
         }
         if self.policy.watches_latency() {
-            let ewma = &answered.upstream.state.ewma;
+            let ewma = &answered.in_flight.host().ewma;
             match status.as_u16() {
                 429 | 500.. => ewma.failed(Instant::now(), latency),
                 _ => ewma.observe(Instant::now(), latency),
             }
         }
-        answered.upstream.answered(status, answered.pass.take());
         if let Some(facts) = &mut ex.upstream {
             facts.latency = Some(latency);
             facts.status = Some(status.as_u16());
@@ -40,7 +39,7 @@ impl Engine {
     }
 
     /// Undoes gzip that was asked for on the client's behalf.
-    pub(super) fn unpack(&self, ex: &Exchange, answered: &mut Answered<'_>) {
+    pub(super) fn unpack(&self, ex: &Exchange, answered: &mut Answered) {
         if std::mem::replace(&mut answered.unpacked, true) {
             return;
         }
@@ -56,7 +55,7 @@ impl Engine {
         &self,
         ex: &mut Exchange,
         plan: &Plan,
-        mut answered: Answered<'_>,
+        mut answered: Answered,
     ) -> Result<Flow, HandlerError> {
         if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             answered.gunzip = false;

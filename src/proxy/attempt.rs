@@ -9,7 +9,6 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use http_body::Body as _;
 
 use super::again::Past;
-use super::breaker::Pass;
 use super::engine::Engine;
 use super::outgoing;
 use super::state::{HostState, InFlight};
@@ -40,12 +39,10 @@ pub(super) struct Failed {
 }
 
 /// A response and where it came from.
-pub(super) struct Answered<'u> {
+pub(super) struct Answered {
     pub sent: Sent,
-    pub upstream: &'u Upstream,
+    /// Knows the upstream too.
     pub in_flight: InFlight,
-    /// Where its outcome is told to the circuit breaker.
-    pub pass: Option<Pass>,
     /// Its gzip is ours to undo.
     pub gunzip: bool,
     /// That was done, and the record made has it.
@@ -68,14 +65,14 @@ impl Engine {
         Ok(plan)
     }
 
-    pub(super) async fn attempt<'u>(
+    pub(super) async fn attempt(
         &self,
-        upstreams: &'u [Upstream],
+        upstreams: &[Upstream],
         ex: &mut Exchange,
         plan: &Plan,
-        past: &Past<'_>,
+        past: &Past,
         body: Body,
-    ) -> Result<Answered<'u>, Failed> {
+    ) -> Result<Answered, Failed> {
         let now = Instant::now();
         let choice = self.choose(upstreams, ex, plan, past, now);
         let Some((choice, upstream)) = choice.and_then(|c| upstreams.get(c.index).map(|u| (c, u))) else {
@@ -101,12 +98,13 @@ impl Engine {
         let options = SendOptions { ends: if told { ends(ex) } else { None } };
         match client::send(&reachable.target, request, options).await {
             Ok(sent) => {
-                Ok(Answered { sent, upstream, in_flight, pass, gunzip, unpacked: false, set_cookie: choice.set_cookie })
+                upstream.answered(sent.response.status(), pass);
+                Ok(Answered { sent, in_flight, gunzip, unpacked: false, set_cookie: choice.set_cookie })
             }
             Err(failure) => {
                 upstream.failed(&failure.error, pass);
                 if let Some(passive) = &self.passive {
-                    passive.failed(upstream, &failure.error);
+                    passive.failed(&upstream.state, &failure.error);
                 }
                 if self.policy.watches_latency() {
                     upstream.state.ewma.failed(Instant::now(), now.elapsed());

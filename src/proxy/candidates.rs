@@ -29,7 +29,7 @@ impl Engine {
         upstreams: &[Upstream],
         ex: &Exchange,
         plan: &Plan,
-        past: &Past<'_>,
+        past: &Past,
         now: Instant,
     ) -> Option<Choice> {
         let mut candidates = Available { engine: self, upstreams, plan, past, tier: Tier::Fresh, now };
@@ -42,7 +42,7 @@ impl Engine {
     }
 
     /// Whether another attempt could go anywhere without asking one in cooldown.
-    pub(super) fn has_another(&self, upstreams: &[Upstream], plan: &Plan, past: &Past<'_>, now: Instant) -> bool {
+    pub(super) fn has_another(&self, upstreams: &[Upstream], plan: &Plan, past: &Past, now: Instant) -> bool {
         let candidates = Available { engine: self, upstreams, plan, past, tier: Tier::Again, now };
         (0..upstreams.len()).any(|index| candidates.available(index))
     }
@@ -52,7 +52,7 @@ struct Available<'e> {
     engine: &'e Engine,
     upstreams: &'e [Upstream],
     plan: &'e Plan,
-    past: &'e Past<'e>,
+    past: &'e Past,
     tier: Tier,
     now: Instant,
 }

@@ -9,6 +9,7 @@ use super::attempt::{Answered, Failed, Plan};
 use super::body::read_ahead;
 use super::by_model;
 use super::cooldown::Cooldown;
+use super::dynamic::Dynamic;
 use super::event_stream::StreamRules;
 use super::passive::Passive;
 use super::policy::Policy;
@@ -31,6 +32,8 @@ pub(super) const ORIGIN: &str = "reverse_proxy";
 /// One `reverse_proxy`, compiled. Immutable; what changes lives in the upstreams' states.
 pub struct Engine {
     pub upstreams: Box<[Upstream]>,
+    /// Upstreams that are looked up; the others then serve while there is no answer.
+    pub dynamic: Option<Dynamic>,
     pub policy: Policy,
     pub retry: RetryRules,
     /// `None` = what upstreams say of waiting is for the client alone.
@@ -86,7 +89,8 @@ impl Engine {
     async fn proxy(&self, ex: &mut Exchange) -> Result<Flow, HandlerError> {
         let started = Instant::now();
         let mut plan = self.plan(ex)?;
-        plan.model = by_model::settle(&self.upstreams, ex).await?;
+        let mut upstreams = self.listed(ex, false).await;
+        plan.model = by_model::settle(&upstreams, ex).await?;
         let mut body = if plan.keeps_body { Body::Empty } else { take_body(ex)? };
         if let Some(buffer) = self.request_buffer {
             body = read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
@@ -107,11 +111,10 @@ impl Engine {
             let Some(sending) = body.next() else {
                 return Err(HandlerError::internal(ORIGIN, "the request body is gone"));
             };
-            match self.attempt(&self.upstreams, ex, &plan, &past, sending).await {
-                Ok(mut answered) => {
-                    self.heard(ex, &mut answered);
-                    if let Some(final_answer) =
-                        self.consider(ex, &self.upstreams, &plan, answered, &body, &mut past).await?
+            match self.attempt(&upstreams, ex, &plan, &past, sending).await {
+                Ok(answered) => {
+                    self.heard(ex, &answered);
+                    if let Some(final_answer) = self.consider(ex, &upstreams, &plan, answered, &body, &mut past).await?
                     {
                         body.settle();
                         return self.deliver(ex, &plan, final_answer, &past).await;
@@ -150,6 +153,10 @@ impl Engine {
             if !self.retry.try_interval.is_zero() {
                 tokio::time::sleep(self.retry.try_interval).await;
             }
+            if self.dynamic.is_some() {
+                // Who answers to the name may have changed since.
+                upstreams = self.listed(ex, true).await;
+            }
         }
     }
 
@@ -157,8 +164,8 @@ impl Engine {
         &self,
         ex: &mut Exchange,
         plan: &Plan,
-        answered: Answered<'_>,
-        past: &Past<'_>,
+        answered: Answered,
+        past: &Past,
     ) -> Result<Flow, HandlerError> {
         if let Some(facts) = &mut ex.upstream {
             facts.retries = past.retried;

@@ -91,6 +91,7 @@ fn engine(upstreams: &[&str]) -> Engine {
         Arc::new(TransportTemplate { options, scheme: Scheme::Http, except_ports: Vec::new(), server_name: None });
     Engine {
         upstreams: upstreams.iter().map(|u| Upstream::new(u, &transport, Settings::default()).unwrap()).collect(),
+        dynamic: None,
         policy: Policy::First,
         retry: RetryRules::default(),
         cooldown: None,

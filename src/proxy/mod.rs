@@ -19,6 +19,7 @@ mod by_model;
 mod candidates;
 pub mod cooldown;
 pub mod counters;
+pub mod dynamic;
 mod engine;
 mod event_stream;
 mod ewma;

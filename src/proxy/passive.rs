@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::breaker::{Pass, Standing};
+use super::state::HostState;
 use super::upstream::Upstream;
 use crate::base::error::{Kind, ProxyError};
 use crate::http::response_matcher::status_matches;
@@ -54,20 +55,20 @@ fn is_upstreams(error: &ProxyError) -> bool {
 
 impl Passive {
     /// Counts an attempt that gave no answer.
-    pub(super) fn failed(&self, upstream: &Upstream, error: &ProxyError) {
+    pub(super) fn failed(&self, upstream: &HostState, error: &ProxyError) {
         if is_upstreams(error) {
             self.fail(upstream);
         }
     }
 
-    fn fail(&self, upstream: &Upstream) {
+    fn fail(&self, upstream: &HostState) {
         if !self.fail_duration.is_zero() {
-            upstream.state.fail(Instant::now(), self.fail_duration);
+            upstream.fail(Instant::now(), self.fail_duration);
         }
     }
 
     /// Counts an answer that is a sign of illness.
-    pub(super) fn judge(&self, upstream: &Upstream, status: StatusCode, latency: Duration) {
+    pub(super) fn judge(&self, upstream: &HostState, status: StatusCode, latency: Duration) {
         for _ in self.statuses.iter().filter(|s| status_matches(status.as_u16(), **s)) {
             self.fail(upstream);
         }

@@ -114,6 +114,14 @@ impl HostState {
 #[derive(Debug)]
 pub struct InFlight(Arc<HostState>);
 
+impl InFlight {
+    /// What it counts for.
+    #[must_use]
+    pub fn host(&self) -> &Arc<HostState> {
+        &self.0
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.requests.fetch_sub(1, Ordering::Relaxed);

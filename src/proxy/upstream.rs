@@ -209,6 +209,11 @@ impl TransportTemplate {
         };
         let own_port = matches!((scheme, port), (Scheme::Https, "443") | (Scheme::Http | Scheme::H2c, "80"));
         let named = if own_port { hostport.rsplit_once(':').map_or(&*hostport, |(h, _)| h) } else { &hostport };
+        // An absolute name, as SRV records have them, is the same name without its final dot.
+        let named = match named.split_once(".:") {
+            Some((host, port)) => &format!("{host}:{port}"),
+            None => named.trim_end_matches('.'),
+        };
         let host_value = HeaderValue::from_str(named).map_err(|_| "the host is not valid in a header".to_owned())?;
         Ok(Reachable {
             target,
@@ -244,6 +249,8 @@ mod tests {
         assert_eq!(https.reach("a:8080").unwrap().target.options().scheme, Scheme::Http);
         assert_eq!(https.reach(":9").unwrap().target.label(), "127.0.0.1:9");
         assert_eq!(&*transport(Scheme::Http).reach("unix//run/x|0222").unwrap().address, "unix//run/x");
+        assert_eq!(https.reach("srv.test.:8443").unwrap().host_value, "srv.test:8443");
+        assert_eq!(https.reach("srv.test.:443").unwrap().host_value, "srv.test");
         for bad in ["a", "a:x", "udp/a:1", "unix/", "a b:1", "a/b:1"] {
             assert!(https.reach(bad).is_err(), "{bad}");
         }

@@ -63,3 +63,4 @@ mod token_commands;
 mod transport;
 mod transport_tls;
 mod trust;
+mod upstreams;

@@ -8,6 +8,8 @@ pub enum Said {
     Alias(&'static str),
     Server(&'static str),
     Text(String),
+    /// Priority, weight, port, target.
+    Service(u16, u16, u16, &'static str),
 }
 
 /// Numbers of record types, as they stand in a question.
@@ -15,6 +17,7 @@ pub const A: u16 = 1;
 pub const NS: u16 = 2;
 pub const CNAME: u16 = 5;
 pub const TXT: u16 = 16;
+pub const SRV: u16 = 33;
 
 /// Response codes.
 pub const NO_SUCH_NAME: u8 = 3;
@@ -61,6 +64,10 @@ fn reply(asked: &[u8], answer: &Result<Vec<Said>, u8>) -> Vec<u8> {
             Said::Alias(name) => (CNAME, wire(name)),
             Said::Server(name) => (NS, wire(name)),
             Said::Text(text) => (TXT, piece(text)),
+            Said::Service(priority, weight, port, target) => {
+                let numbers = [priority, weight, port].into_iter().flat_map(|n| n.to_be_bytes());
+                (SRV, numbers.chain(wire(target)).collect())
+            }
         };
         // The name of the question, class IN, five seconds.
         out.extend([0xC0, 12]);
@@ -73,7 +80,7 @@ fn reply(asked: &[u8], answer: &Result<Vec<Said>, u8>) -> Vec<u8> {
 }
 
 fn wire(name: &str) -> Vec<u8> {
-    name.split('.').flat_map(piece).chain([0]).collect()
+    name.split('.').filter(|label| !label.is_empty()).flat_map(piece).chain([0]).collect()
 }
 
 fn piece(text: &str) -> Vec<u8> {

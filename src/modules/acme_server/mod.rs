@@ -61,7 +61,6 @@ mod request;
 mod store;
 mod validate;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +77,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::units::parse_duration;
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
+use crate::config::dns_servers;
 use crate::config::nanos::Nanos;
 use crate::config::registry::{Directive, Doc, HandlerModule};
 use crate::config::tls_types::ExternalAccount;
@@ -289,7 +289,7 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
     };
     let state = State::of(&cx.storage, id)
         .map_err(|e| CompileError::new("invalid-value", format!("the system gives no randomness: {e}")))?;
-    let names = Names { resolvers: resolvers(&config.resolvers)? };
+    let names = Names { resolvers: dns_servers::parse(&config.resolvers).map_err(|e| e.within("resolvers"))? };
     let ports = config.validation_ports.unwrap_or(Ports { http: 80, https: 443 });
     let prefix = if config.path_prefix.is_empty() { PREFIX } else { &config.path_prefix };
     Ok(Handler::Async(Box::new(Gate {
@@ -324,19 +324,6 @@ fn methods(told: &[String]) -> Result<Vec<Method>, CompileError> {
         }
     }
     Ok(methods)
-}
-
-fn resolvers(told: &[String]) -> Result<Vec<SocketAddr>, CompileError> {
-    let address = |text: &String| {
-        // Caddy writes networks before addresses; UDP is asked first and TCP where an answer does not fit.
-        let plain = text.strip_prefix("udp/").or_else(|| text.strip_prefix("tcp/")).unwrap_or(text);
-        let port_53 = || plain.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-        plain.parse::<SocketAddr>().or_else(|_| port_53()).map_err(|_| {
-            CompileError::new("invalid-value", format!("`{text}` is not the IP address of a DNS server"))
-                .help("for example `10.0.0.53` or `[fd00::53]:5353`")
-        })
-    };
-    told.iter().map(address).collect()
 }
 
 fn policy(told: Option<&Policy>) -> Result<policy::Policy, CompileError> {

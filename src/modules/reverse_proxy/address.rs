@@ -84,6 +84,12 @@ fn from_url(text: &str) -> Result<Parts, String> {
     if authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("the host is not valid".into());
     }
+    // An address's zone is the only thing that may be written with a percent sign: `[fe80::1%25eth0]`.
+    let bracketed = authority.starts_with('[');
+    if authority.contains('%') && !bracketed {
+        return Err("the host is not valid".into());
+    }
+    let authority = &*authority.replace("%25", "%");
     let (host, mut port) = match authority.strip_prefix('[') {
         Some(inner) => {
             let (host, tail) = inner.split_once(']').ok_or("an IPv6 address needs its closing bracket")?;
@@ -198,6 +204,7 @@ mod tests {
             ("https://a", "https", "a:443"),
             ("https://a:8443", "https", "a:8443"),
             ("h2c://a", "h2c", "a:80"),
+            ("https://[fe80::1%25eth0]", "https", "[fe80::1%eth0]:443"),
             ("http://user@a", "http", "a:80"),
             ("{x}", "", "{x}"),
             ("{x}:80", "", "{x}:80"),
@@ -226,6 +233,7 @@ mod tests {
             "ftp://a",
             "http://a/",
             "http://a?x",
+            "http://a%41",
             "a:3-1",
             "http://a:1-3-4",
             "a:1-3-4",

@@ -1,11 +1,17 @@
 //! From the JSON of a `reverse_proxy` to the engine that runs it. What cannot run yet is refused by name.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 use ipnet::IpNet;
 
 use super::config::{Config, PassiveHealth, Policy as PolicyConfig};
 use super::parse_policy::POLICIES;
-use super::{compile_breaker, compile_health, compile_retry, compile_stream, compile_transport, compile_upstreams};
+use super::{
+    compile_breaker, compile_dynamic, compile_health, compile_retry, compile_stream, compile_transport,
+    compile_upstreams,
+};
+use crate::client::Scheme;
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::response_handler;
 use crate::config::types::{Module, module_id};
@@ -14,6 +20,7 @@ use crate::http::placeholder::Template;
 use crate::http::response_matcher::{CompiledResponseMatcher, ResponseMatcher};
 use crate::http::rewrite::Rewrite;
 use crate::http::route::Handler;
+use crate::proxy::dynamic::Found;
 use crate::proxy::policy::Cookie;
 use crate::proxy::state::Turn;
 use crate::proxy::sticky::{self, Sticky};
@@ -21,10 +28,6 @@ use crate::proxy::{Buffer, Engine, Passive, Policy};
 
 pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let config: Config = read(module, "handler")?;
-    if let Some(source) = &config.dynamic_upstreams {
-        let what = format!("`dynamic {}`", module_id(source, "source"));
-        return Err(CompileError::not_supported(what).within("dynamic_upstreams"));
-    }
     let health = config.health_checks.clone().unwrap_or_default();
     let transport = compile_transport::compile(config.transport.as_ref(), cx).map_err(|e| e.within("transport"))?;
     let max_requests = health.passive.as_ref().map_or(0, |p| p.unhealthy_request_count);
@@ -34,19 +37,30 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
     if let Some(active) = &health.active {
         compile_health::active(active, &mut upstreams, cx).map_err(|e| e.within("active").within("health_checks"))?;
     }
-    if let Some(breaker) = &config.circuit_breaker {
-        let settings = compile_breaker::breaker(breaker).map_err(|e| e.within("circuit_breaker"))?;
+    let breaker = config.circuit_breaker.as_ref().map(compile_breaker::breaker).transpose();
+    let breaker = breaker.map_err(|e| e.within("circuit_breaker"))?;
+    if let Some(settings) = &breaker {
         for upstream in &mut upstreams {
-            upstream.protect(&settings);
+            upstream.protect(settings);
         }
     }
-    let balancing = config.load_balancing.clone().unwrap_or_default();
-    let dials: Vec<&str> = config.upstreams.iter().map(|u| u.dial.as_str()).collect();
-    let policy = match &balancing.selection_policy {
+    let dynamic = match &config.dynamic_upstreams {
+        None => None,
         Some(module) => {
-            policy(module, &dials.join(" ")).map_err(|e| e.within("selection_policy").within("load_balancing"))?
+            let found = Found {
+                transport: Arc::clone(&transport.template),
+                names_host: names_host && transport.template.scheme == Scheme::Https,
+                max_requests: usize::try_from(max_requests).ok().filter(|n| *n > 0),
+                breaker,
+            };
+            Some(compile_dynamic::compile(module, found).map_err(|e| e.within("dynamic_upstreams"))?)
         }
-        None => compile_upstreams::by_weights(&config.upstreams, &dials.join(" ")).unwrap_or(Policy::Random),
+    };
+    let balancing = config.load_balancing.clone().unwrap_or_default();
+    let turns = turns_of(&config);
+    let policy = match &balancing.selection_policy {
+        Some(module) => policy(module, &turns).map_err(|e| e.within("selection_policy").within("load_balancing"))?,
+        None => compile_upstreams::by_weights(&config.upstreams, &turns).unwrap_or(Policy::Random),
     };
     let rewrite = config
         .rewrite
@@ -68,6 +82,7 @@ pub fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, Compi
         stream_rules: compile_stream::rules(&config)?,
         stream_timeout: config.stream_timeout.positive(),
         upstreams,
+        dynamic,
         policy,
         rewrite,
     })))
@@ -80,6 +95,15 @@ fn passive(config: &PassiveHealth) -> Passive {
         statuses: config.unhealthy_status.clone().into(),
         latency: config.unhealthy_latency.positive(),
     }
+}
+
+/// What tells one list of upstreams from another: a round robin goes on where it was before a reload.
+fn turns_of(config: &Config) -> String {
+    let mut identity = config.upstreams.iter().map(|u| u.dial.as_str()).collect::<Vec<_>>().join(" ");
+    if let Some(source) = &config.dynamic_upstreams {
+        identity.push_str(&serde_json::to_string(source).unwrap_or_default());
+    }
+    identity
 }
 
 /// `dials` names the list whose turns a round robin counts.

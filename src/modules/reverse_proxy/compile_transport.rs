@@ -11,6 +11,7 @@ use crate::client::{
     Timeouts, TlsClientOptions, Trust, Versions,
 };
 use crate::config::compile_cx::{CompileCx, CompileError, read};
+use crate::config::dns_servers;
 use crate::config::nanos::Nanos;
 use crate::config::trusted_certificates::{self, Ders};
 use crate::config::types::{Module, module_id};
@@ -47,6 +48,10 @@ pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transp
     options.max_conns = positive(config.max_conns_per_host);
     options.max_response_header = positive(config.max_response_header_size);
     options.proxy = proxy(&config)?;
+    if let Some(resolver) = &config.resolver {
+        let servers = dns_servers::parse(&resolver.addresses).map_err(|e| e.within("addresses").within("resolver"))?;
+        options.resolvers = servers.into();
+    }
     if !config.local_address.is_empty() {
         let address = local_address(&config.local_address).ok_or_else(|| {
             let what = "`local_address` is not an IP address, with or without a port";
@@ -84,10 +89,6 @@ pub fn compile(module: Option<&Module>, cx: &mut CompileCx<'_>) -> Result<Transp
 }
 
 fn refuse_unsupported(config: &HttpTransport) -> Result<(), CompileError> {
-    let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field));
-    if config.resolver.is_some() {
-        return no("`resolvers` of a transport", "resolver");
-    }
     let Some(tls) = &config.tls else { return Ok(()) };
     let no = |what: &str, field: &str| Err(CompileError::not_supported(what).within(field).within("tls"));
     if !matches!(tls.renegotiation.as_str(), "" | "never") {

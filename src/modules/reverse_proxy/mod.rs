@@ -109,6 +109,22 @@
 //! A reload forgets none of it, as long as the options of a check or breaker stay the same. `llmproxy status` and, with
 //! the global option `admin localhost:2019`, `GET /reverse_proxy/upstreams` show how each upstream stands.
 //!
+//! ### Looked up
+//!
+//! Upstreams may be looked up while requests come:
+//!
+//! - `dynamic a NAME PORT { versions ipv4|ipv6…; refresh; resolvers; dial_timeout }`: the addresses of a name, one upstream each.
+//! - `dynamic srv NAME { service; proto; refresh; grace_period; resolvers; dial_timeout }`: the places of a service, by priority and,
+//!   within one, at random by weight (`lb_policy first` keeps to that order; other policies choose among all).
+//! - `dynamic multi { a …; srv …; … }`: several such lists, one after the other.
+//!
+//! Names and ports may have placeholders. An answer is used for `refresh` (by default 1m), or for its TTL where that is shorter, but
+//! at least for a second; shortly before its end the next one is asked for while requests go on with it. A request waits only
+//! where there is no answer yet; all that need one wait for one lookup. Before a retry the name is looked up again, at most once a
+//! second. Without an answer the upstreams of the directive itself (`to`) serve, or 503 is answered; with `grace_period` the
+//! last answer serves on, and is asked for again after that time. `resolvers` are IP addresses of DNS servers; without them the hosts
+//! file and servers of the system are asked, with its search domains. `dial_timeout` is how long one server may take (3s).
+//!
 //! Streams of LLM APIs are known by their `Content-Type` and the path that the upstream was asked for. `sse_keepalive 15s`
 //! tells a client that its stream lives when the upstream, after its head, has said nothing for so long: with a comment
 //! (`: keepalive`) for OpenAI's dialects and unknown streams of events, with `event: ping` for Anthropic, with nothing for
@@ -150,6 +166,7 @@
 //! HTTP/2 a worker has one connection to an upstream, and more when the upstream's limit on streams is reached; a request that the
 //! upstream says it did not process is sent again. Of interim answers (1xx) only 101 is passed on. `read_buffer`, `write_buffer`
 //! and `expect_continue_timeout` are read and have nothing to do: buffers are shared, and `Expect` is answered by the proxy itself.
+//! `resolvers` are IP addresses of DNS servers that are asked for the addresses of upstreams, after the hosts file.
 //!
 //! ### Answers
 //!
@@ -172,6 +189,7 @@ mod address;
 mod automated_client;
 mod compile;
 mod compile_breaker;
+mod compile_dynamic;
 mod compile_health;
 mod compile_retry;
 mod compile_stream;
@@ -218,6 +236,8 @@ pub const DIRECTIVE: Directive = Directive {
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\tmodels gpt-* o4-*\n\t}\n\tto 127.0.0.1:11434 {\n\t\tmodels *:latest llama*\n\t}\n}",
+            "reverse_proxy {\n\tdynamic srv _api._tcp.example.com {\n\t\trefresh 30s\n\t\tgrace_period 5m\n\t\tresolvers 10.0.0.53\n\t}\n}",
+            "reverse_proxy 127.0.0.1:9001 {\n\tdynamic multi {\n\t\ta backend.internal 9000 {\n\t\t\tversions ipv4\n\t\t}\n\t\tsrv _api._tcp.example.com\n\t}\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\t@down status 5xx\n\thandle_response @down {\n\t\trespond \"try later\" 503\n\t}\n}",
         ],
         rejected: &[

@@ -17,16 +17,12 @@ fn with(extra: Value) -> Value {
 #[test]
 fn what_cannot_run_is_refused_by_name_and_place() {
     for (config, pointer) in [
-        (json!({ "dynamic_upstreams": { "source": "a", "name": "x" } }), "/dynamic_upstreams"),
+        (json!({ "dynamic_upstreams": { "source": "consul" } }), "/dynamic_upstreams"),
         (
             json!({ "health_checks": { "active": { "uri": "/h", "upstream": "{http.request.host}:1" } } }),
             "/health_checks/active/upstream",
         ),
         (json!({ "transport": { "protocol": "fastcgi" } }), "/transport"),
-        (
-            json!({ "transport": { "protocol": "http", "resolver": { "addresses": ["1.1.1.1"] } } }),
-            "/transport/resolver",
-        ),
         (json!({ "transport": { "protocol": "http", "versions": ["3"] } }), "/transport/versions"),
         (json!({ "transport": { "protocol": "http", "tls": { "ca": { "provider": "http" } } } }), "/transport/tls/ca"),
         (
@@ -69,6 +65,24 @@ fn what_is_wrong_is_refused_with_its_place() {
             json!({ "upstreams": [{ "dial": "a:1", "headers": { "request": { "set": { "a b": ["x"] } } } }] }),
             "invalid-header-field",
             "/upstreams/0/headers/request",
+        ),
+        (
+            json!({ "transport": { "protocol": "http", "resolver": { "addresses": ["1.1.1.1", "dns.test"] } } }),
+            "invalid-value",
+            "/transport/resolver/addresses/1",
+        ),
+        (json!({ "dynamic_upstreams": { "source": "a" } }), "missing-option", "/dynamic_upstreams/name"),
+        (
+            json!({ "dynamic_upstreams": { "source": "multi", "sources": [
+                { "source": "srv", "name": "x", "resolver": { "addresses": ["nonsense"] } }
+            ] } }),
+            "invalid-value",
+            "/dynamic_upstreams/sources/0/resolver/addresses/0",
+        ),
+        (
+            json!({ "dynamic_upstreams": { "source": "a", "name": "x", "port": "http" } }),
+            "invalid-value",
+            "/dynamic_upstreams/port",
         ),
         (json!({ "nonsense": 1 }), "invalid-json-config", ""),
         (json!({ "circuit_breaker": {} }), "missing-module-id", "/circuit_breaker"),
