@@ -89,7 +89,7 @@ impl Engine {
         }
         let again = self.retry.tries_after(status) || self.matches_answer(ex, &answered)?;
         let no_quota = status == StatusCode::TOO_MANY_REQUESTS && {
-            self.unpack(ex, &mut answered);
+            Self::unpack(ex, &mut answered);
             quota::is_spent(&mut answered.sent.response).await
         };
         if let Some(cooldown) = &self.cooldown {
@@ -108,7 +108,7 @@ impl Engine {
         }
         // An answer that came before the request was read to its end dies with its request.
         if body.is_read() {
-            self.unpack(ex, &mut answered);
+            Self::unpack(ex, &mut answered);
             past.aside = Some((answered, ex.upstream.take()));
         }
         Ok(None)

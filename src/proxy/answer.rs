@@ -39,7 +39,7 @@ impl Engine {
     }
 
     /// Undoes gzip that was asked for on the client's behalf.
-    pub(super) fn unpack(&self, ex: &Exchange, answered: &mut Answered) {
+    pub(super) fn unpack(ex: &Exchange, answered: &mut Answered) {
         if std::mem::replace(&mut answered.unpacked, true) {
             return;
         }
@@ -60,7 +60,7 @@ impl Engine {
         if answered.sent.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             answered.gunzip = false;
         }
-        self.unpack(ex, &mut answered);
+        Self::unpack(ex, &mut answered);
         let Answered { sent, in_flight, set_cookie, .. } = answered;
         let Sent { mut response, upgraded, .. } = sent;
         let status = response.status();

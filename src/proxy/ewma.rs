@@ -142,7 +142,7 @@ mod tests {
         fn requests(&self, index: usize) -> usize {
             self.under_way.iter().filter(|(i, ..)| *i == index).count()
         }
-        fn name(&self, _: usize) -> &str {
+        fn name(&self, _: usize) -> &'static str {
             ""
         }
         fn cost(&self, index: usize) -> f32 {

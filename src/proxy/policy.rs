@@ -356,7 +356,7 @@ mod tests {
             fn requests(&self, index: usize) -> usize {
                 self.0[index]
             }
-            fn name(&self, _: usize) -> &str {
+            fn name(&self, _: usize) -> &'static str {
                 ""
             }
             fn weight(&self, index: usize) -> u32 {
