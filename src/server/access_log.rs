@@ -71,7 +71,7 @@ impl Pending {
         let mut taken = self.taken.take();
         let ex = self.ex.get()?;
         if let Some(taken) = &mut taken {
-            hide(taken, ex);
+            taken.settle(ex);
         }
         if let (Some(error), Some(server)) = (&ex.error, self.live.runtime.servers.get(self.server)) {
             log_error(&server.logs, ex, error, taken.as_ref(), response);
@@ -99,13 +99,6 @@ impl Pending {
     }
 }
 
-/// Takes out what a handler found to be a credential.
-fn hide(taken: &mut Taken, ex: &Exchange) {
-    if !ex.log.secret_headers.is_empty() && !ex.server.log_credentials {
-        taken.hide(&ex.log.secret_headers);
-    }
-}
-
 impl Drop for Pending {
     fn drop(&mut self) {
         let Some(mut ex) = self.ex.take() else { return };
@@ -118,7 +111,7 @@ impl Drop for Pending {
         if ex.log.skip {
             return;
         }
-        hide(&mut taken, &ex);
+        taken.settle(&ex);
         let mut record = Record::new(taken, &mut ex, CLIENT_GONE);
         if record.is_deferred() {
             record.deferred = Some(Deferred::new(ex, None));

@@ -183,32 +183,16 @@ impl<'a> Line<'a> {
         true
     }
 
-    /// Lists of texts under the names of header fields, in Go's form. The values of a name come one after the other;
-    /// of its values that are `once` only the first is written.
-    pub fn header_fields<'h>(&mut self, fields: impl Iterator<Item = (&'h str, Cow<'h, [u8]>)>, once: &str) {
+    /// Fields that were written before, in the plain form, into an object that has none yet.
+    pub fn written(&mut self, fields: &[u8]) {
+        self.out.extend_from_slice(fields);
+        self.first &= fields.is_empty();
+    }
+
+    /// An object of the fields of a head, of which the plain form is written.
+    pub fn head_fields<'h>(&mut self) -> HeadFields<'_, 'h> {
         debug_assert!(self.filters.is_empty() && !self.spaced, "for objects of the plain form");
-        let mut open: Option<&str> = None;
-        for (name, value) in fields {
-            if open == Some(name) {
-                if *value == *once.as_bytes() {
-                    continue;
-                }
-                self.out.push(b',');
-            } else {
-                if open.is_some() {
-                    self.out.push(b']');
-                }
-                self.out.extend_from_slice(if self.first { b"\"" } else { b",\"" });
-                self.first = false;
-                write_field_name(name, self.out);
-                self.out.extend_from_slice(b"\":[");
-                open = Some(name);
-            }
-            write_text(&value, self.out);
-        }
-        if open.is_some() {
-            self.out.push(b']');
-        }
+        HeadFields { out: self.out, open: None, first: &mut self.first }
     }
 
     #[inline]
@@ -252,6 +236,45 @@ impl<'a> Line<'a> {
                 }
                 self.out.push(b']');
             }
+        }
+    }
+}
+
+/// Lists of texts under the names of header fields, in Go's form. To be closed by [`HeadFields::end`].
+pub struct HeadFields<'l, 'h> {
+    out: &'l mut Vec<u8>,
+    /// The name whose list is open.
+    open: Option<&'h str>,
+    first: &'l mut bool,
+}
+
+impl<'h> HeadFields<'_, 'h> {
+    /// The values of a name come one after the other; of those that are `once` only the first is written.
+    #[inline]
+    pub fn add(&mut self, name: &'h str, value: &[u8], once: &str) {
+        if self.open == Some(name) {
+            if value == once.as_bytes() {
+                return;
+            }
+            self.out.push(b',');
+        } else {
+            let before: &[u8] = match (self.open, &self.first) {
+                (Some(_), _) => b"],\"",
+                (None, false) => b",\"",
+                (None, true) => b"\"",
+            };
+            self.out.extend_from_slice(before);
+            *self.first = false;
+            write_field_name(name, self.out);
+            self.out.extend_from_slice(b"\":[");
+            self.open = Some(name);
+        }
+        write_text(value, self.out);
+    }
+
+    pub fn end(self) {
+        if self.open.is_some() {
+            self.out.push(b']');
         }
     }
 }

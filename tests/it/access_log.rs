@@ -281,7 +281,7 @@ fn no_credential_is_in_any_output() {
     );
     let query = format!("key={SECRET}&api_key={SECRET}&access_token={SECRET}&%6Bey={SECRET}");
     let mut answered = 0;
-    for path in ["/status/200", "/dead", "/err", "/private", "/nowhere"] {
+    for path in ["/seen/200", "/dead", "/err", "/private", "/nowhere"] {
         let head =
             format!("POST {path}?{query} HTTP/1.1\r\nHost: a.test\r\n{credentials}Content-Length: 11\r\n\r\n{SECRET}");
         answered += usize::from(client::request(port, head).is_ok());

@@ -6,10 +6,13 @@ use http::HeaderName;
 
 /// Longer names are not remembered.
 const LONGEST: usize = 32;
-const SLOT_BITS: u32 = 7;
+/// Names are remembered in so many groups.
+const GROUP_BITS: u32 = 6;
+/// Names of a group: the few that come stay, though some share a group by chance.
+const GROUP: usize = 4;
 
 thread_local! {
-    /// Each name has one place. What a stranger sends can only push another name out of it.
+    /// Group after group. What a stranger sends can only push other names out of theirs.
     static SEEN: RefCell<Vec<Option<Seen>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -26,37 +29,38 @@ pub fn read(bytes: &[u8]) -> Option<HeaderName> {
     }
     SEEN.with_borrow_mut(|seen| {
         if seen.is_empty() {
-            seen.resize_with(1 << SLOT_BITS, || None);
+            seen.resize_with(GROUP << GROUP_BITS, || None);
         }
-        let slot = seen.get_mut(slot_of(bytes))?;
-        if let Some(seen) = slot
-            && seen.bytes.get(..seen.length) == Some(bytes)
-        {
+        let group = seen.get_mut(GROUP * group_of(bytes)..)?.first_chunk_mut::<GROUP>()?;
+        let known = |seen: &&Seen| seen.length == bytes.len() && seen.bytes.get(..seen.length) == Some(bytes);
+        if let Some(seen) = group.iter().flatten().find(known) {
             return Some(seen.name.clone());
         }
         let name = HeaderName::from_bytes(bytes).ok()?;
         let mut seen = Seen { bytes: [0; LONGEST], length: bytes.len(), name: name.clone() };
         seen.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        *slot = Some(seen);
+        // The eldest goes.
+        group.rotate_right(1);
+        group[0] = Some(seen);
         Some(name)
     })
 }
 
-fn slot_of(bytes: &[u8]) -> usize {
+fn group_of(bytes: &[u8]) -> usize {
     let word = match (bytes.last_chunk::<8>(), bytes.last_chunk::<4>()) {
         (Some(last), _) => u64::from_le_bytes(*last),
         (None, Some(last)) => u64::from(u32::from_le_bytes(*last)),
         (None, None) => u64::from(bytes.first().copied().unwrap_or(0)),
     };
     let mixed = (word ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    usize::try_from(mixed >> (u64::BITS - SLOT_BITS)).unwrap_or(0)
+    usize::try_from(mixed >> (u64::BITS - GROUP_BITS)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Names that were read before, names that share a place with others, and what is no name.
+    /// Names that were read before, names that share a group with others, and what is no name.
     #[test]
     fn names_are_read_as_http_reads_them() {
         let mut rng = fastrand::Rng::with_seed(9);

@@ -1,4 +1,5 @@
-//! What an entry shows of a request's and a response's head, taken before handlers may change it, without credentials.
+//! What an entry shows of a request's and a response's head, without credentials: the headers as they were before
+//! handlers changed them, the rest when handlers are done.
 //!
 //! It goes into one flat buffer, so that no header map is cloned and the connection's own buffer is not kept alive by a
 //! long stream. Where every log is plain JSON that buffer holds the entry's objects as they will stand in its line.
@@ -36,66 +37,78 @@ pub struct Taken {
     bytes: Vec<u8>,
     host: usize,
     response: usize,
+    chunked: bool,
     /// `None` when the parts are written out as they will stand in the line.
     parts: Option<Box<Parts>>,
 }
 
 /// What is needed to write the request's object later. The headers are in the buffer: `name length, value length, name,
 /// value` one after the other, names in Go's form.
+#[derive(Default)]
 struct Parts {
-    conn: Rc<Conn>,
+    conn: Option<Rc<Conn>>,
     client_ip: Option<IpAddr>,
     version: Version,
     method: Method,
     uri: Uri,
     credentials: bool,
-    chunked: bool,
     /// Headers that a handler found to hold credentials.
     hidden: Vec<HeaderName>,
 }
 
 impl Taken {
-    /// `plain`: every log that may take the entry is plain JSON.
+    /// Host and headers. `plain`: every log that may take the entry is plain JSON.
     pub fn of(ex: &Exchange, plain: bool) -> Self {
-        let mut bytes = SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_default();
-        bytes.clear();
+        let mut bytes = spare();
         let host = ex.headers.get(header::HOST).map_or(&b""[..], |h| h.as_bytes());
         bytes.extend_from_slice(host);
-        // This works out the client's address: handlers may change the headers that say it.
-        let request = RequestLine::of(ex);
-        let chunked = ex.headers.contains_key(header::TRANSFER_ENCODING);
-        let headers = shown(&ex.headers, request.credentials).filter(|(name, _)| *name != "host");
-        let mut parts = None;
+        // Worked out now: handlers may change the headers that say it.
+        ex.client_ip();
+        let credentials = ex.server.log_credentials;
         if plain {
-            bytes.push(b'{');
-            request.write(&mut Line::plain(&mut bytes), host, chunked, |line| line.header_fields(headers, REDACTED));
-            bytes.push(b'}');
+            write_shown(&mut Line::plain(&mut bytes), &ex.headers, credentials, Some(&header::HOST));
         } else {
-            copy(headers, &mut bytes);
-            parts = Some(Box::new(Parts {
-                conn: Rc::clone(&ex.conn),
+            copy(&ex.headers, credentials, Some(&header::HOST), &mut bytes);
+        }
+        Self {
+            host: host.len(),
+            response: bytes.len(),
+            bytes,
+            chunked: ex.headers.contains_key(header::TRANSFER_ENCODING),
+            parts: (!plain).then(Box::default),
+        }
+    }
+
+    /// Adds the rest of the request, once, when handlers are done with it: they take out what they found to be a
+    /// credential, of the target and of the headers.
+    pub fn settle(&mut self, ex: &Exchange) {
+        let request = RequestLine::of(ex);
+        let hidden: &[HeaderName] = if request.credentials { &[] } else { &ex.log.secret_headers };
+        if let Some(parts) = &mut self.parts {
+            **parts = Parts {
+                conn: Some(Rc::clone(&ex.conn)),
                 client_ip: request.client_ip,
                 version: request.version,
                 method: request.method.clone(),
                 uri: request.uri.clone(),
                 credentials: request.credentials,
-                chunked,
-                hidden: Vec::new(),
-            }));
+                hidden: hidden.to_vec(),
+            };
+            return;
         }
-        Self { host: host.len(), response: bytes.len(), bytes, parts }
+        hidden.iter().for_each(|name| self.hide(name));
+        let mut bytes = spare();
+        bytes.extend_from_slice(self.host());
+        bytes.push(b'{');
+        let mut line = Line::plain(&mut bytes);
+        request.write(&mut line, self.host(), self.chunked, |line| line.written(self.request()));
+        bytes.push(b'}');
+        self.response = bytes.len();
+        keep(std::mem::replace(&mut self.bytes, bytes));
     }
 
-    /// Takes the values of these headers out: a handler found them to hold credentials. To be called before
-    /// [`Self::add_response`].
-    pub fn hide(&mut self, names: &[HeaderName]) {
-        match &mut self.parts {
-            Some(parts) => parts.hidden.extend_from_slice(names),
-            None => names.iter().for_each(|name| self.hide_written(name)),
-        }
-    }
-
-    fn hide_written(&mut self, name: &HeaderName) {
+    /// Takes a header's values out of the list that is written.
+    fn hide(&mut self, name: &HeaderName) {
         // A quote within a text has a backslash before it, so that this is found as a key alone.
         let mut opening = vec![b'"'];
         write_field_name(name.as_str(), &mut opening);
@@ -109,12 +122,11 @@ impl Taken {
     }
 
     pub fn add_response(&mut self, headers: &HeaderMap, credentials: bool) {
-        let headers = shown(headers, credentials);
         if self.parts.is_some() {
-            copy(headers, &mut self.bytes);
+            copy(headers, credentials, None, &mut self.bytes);
         } else {
             self.bytes.push(b'{');
-            Line::plain(&mut self.bytes).header_fields(headers, REDACTED);
+            write_shown(&mut Line::plain(&mut self.bytes), headers, credentials, None);
             self.bytes.push(b'}');
         }
     }
@@ -128,8 +140,9 @@ impl Taken {
         let Some(parts) = self.parts.as_deref() else {
             return line.field(key!("request"), Value::Json(self.request()));
         };
+        let Some(conn) = &parts.conn else { return };
         let request = RequestLine {
-            conn: &parts.conn,
+            conn,
             client_ip: parts.client_ip,
             version: parts.version,
             method: &parts.method,
@@ -137,7 +150,7 @@ impl Taken {
             credentials: parts.credentials,
         };
         line.object(key!("request"), |line| {
-            request.write(line, self.host(), parts.chunked, |line| write_copied(line, self.request(), &parts.hidden));
+            request.write(line, self.host(), self.chunked, |line| write_copied(line, self.request(), &parts.hidden));
         });
     }
 
@@ -161,45 +174,64 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() <= LARGEST_SPARE {
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < MOST_SPARE {
-                    spare.push(bytes);
-                }
-            });
-        }
+        keep(std::mem::take(&mut self.bytes));
     }
 }
 
-/// The headers that an entry shows, in their order.
-fn shown(headers: &HeaderMap, credentials: bool) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> {
+fn spare() -> Vec<u8> {
+    let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    bytes.clear();
+    bytes
+}
+
+fn keep(bytes: Vec<u8>) {
+    if (1..=LARGEST_SPARE).contains(&bytes.capacity()) {
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MOST_SPARE {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
+/// Gives the headers that an entry shows, in their order, but that of the name left out.
+fn each_shown<'h>(
+    headers: &'h HeaderMap,
+    credentials: bool,
+    left_out: Option<&HeaderName>,
+    mut give: impl FnMut(&'h str, &[u8]),
+) {
     let mut sum = 0;
-    headers
-        .iter()
-        .filter(|(name, _)| **name != header::TRANSFER_ENCODING)
-        .map(move |(name, value)| {
-            let value = if credentials { value.as_bytes().into() } else { without_credentials(name, value) };
-            (name.as_str(), value)
-        })
-        .take_while(move |(name, value)| {
-            let fits = sum + name.len() + value.len() <= MAX_HEADERS;
-            sum += BETWEEN + name.len() + value.len();
-            fits
-        })
+    for (name, value) in headers {
+        if *name == header::TRANSFER_ENCODING || Some(name) == left_out {
+            continue;
+        }
+        let value = if credentials { Cow::Borrowed(value.as_bytes()) } else { without_credentials(name, value) };
+        let name = name.as_str();
+        if sum + name.len() + value.len() > MAX_HEADERS {
+            return;
+        }
+        sum += BETWEEN + name.len() + value.len();
+        give(name, &value);
+    }
 }
 
-fn copy<'h>(headers: impl Iterator<Item = (&'h str, Cow<'h, [u8]>)>, out: &mut Vec<u8>) {
-    for (name, value) in headers {
-        let (Ok(name_length), Ok(value_length)) = (u16::try_from(name.len()), u32::try_from(value.len())) else {
-            continue;
-        };
-        out.extend_from_slice(&name_length.to_ne_bytes());
-        out.extend_from_slice(&value_length.to_ne_bytes());
-        write_field_name(name, out);
-        out.extend_from_slice(&value);
-    }
+fn write_shown(line: &mut Line<'_>, headers: &HeaderMap, credentials: bool, left_out: Option<&HeaderName>) {
+    let mut fields = line.head_fields();
+    each_shown(headers, credentials, left_out, |name, value| fields.add(name, value, REDACTED));
+    fields.end();
+}
+
+fn copy(headers: &HeaderMap, credentials: bool, left_out: Option<&HeaderName>, out: &mut Vec<u8>) {
+    each_shown(headers, credentials, left_out, |name, value| {
+        if let (Ok(name_length), Ok(value_length)) = (u16::try_from(name.len()), u32::try_from(value.len())) {
+            out.extend_from_slice(&name_length.to_ne_bytes());
+            out.extend_from_slice(&value_length.to_ne_bytes());
+            write_field_name(name, out);
+            out.extend_from_slice(value);
+        }
+    });
 }
 
 /// `hidden`: headers whose values are not shown.
@@ -277,9 +309,13 @@ mod tests {
     /// What the entry shows, which is the same whether it was written at once or later.
     fn entry(ex: &mut Exchange, hidden: &[HeaderName], response: &HeaderMap) -> serde_json::Value {
         let mut taken = [true, false].map(|plain| Taken::of(ex, plain));
+        // As handlers do that found credentials.
         ex.headers.clear();
+        ex.log.secret_headers = hidden.to_vec();
+        let masked = ex.original.uri.to_string().replace("/secret", "/masked");
+        ex.original.uri = masked.parse().unwrap();
         for taken in &mut taken {
-            taken.hide(hidden);
+            taken.settle(ex);
             taken.add_response(response, ex.server.log_credentials);
             assert!(ex.host().is_empty());
         }
@@ -292,7 +328,7 @@ mod tests {
     fn heads_are_shown_in_gos_form_without_credentials() {
         let mut ex = exchange(
             "POST",
-            "/v1?a=1&key=s",
+            "/secret/v1?a=1&key=s",
             &[
                 ("host", "a.test:80"),
                 ("x-many", "1"),
@@ -314,7 +350,7 @@ mod tests {
             shown["request"],
             serde_json::json!({
                 "remote_ip": "192.0.2.7", "remote_port": "5000", "client_ip": "192.0.2.7", "proto": "HTTP/1.1",
-                "method": "POST", "host": "a.test:80", "uri": "/v1?a=1&key=REDACTED",
+                "method": "POST", "host": "a.test:80", "uri": "/masked/v1?a=1&key=REDACTED",
                 "headers": {
                     "X-Many": ["1", "2"], "Authorization": redacted, "Cookie": redacted, "X-Api-Key": redacted,
                     "X-Goog-Api-Key": redacted, "Referer": ["https://x/?a=1&key=REDACTED"],
