@@ -61,11 +61,11 @@ pub struct SendError {
 /// after that without a byte of an answer, and it had served before, the request is sent once more on a new connection,
 /// provided its method is idempotent (or it has an `idempotency-key`) and its body is at hand. Dropping the future
 /// cancels the upstream at once.
-pub fn send<'a, R: Into<Box<Request<Body>>>>(
-    target: &'a Target,
+pub fn send<R: Into<Box<Request<Body>>>>(
+    target: &Target,
     request: R,
     options: SendOptions,
-) -> impl Future<Output = Result<Sent, SendError>> + use<'a, R> {
+) -> impl Future<Output = Result<Sent, SendError>> + use<'_, R> {
     total::bounded(target, exchange(target, request.into(), options))
 }
 
