@@ -76,16 +76,12 @@ impl HostState {
 
     /// Has a handler's check told of, for as long as the handler lives.
     pub fn tell_of_check(&self, check: &Arc<ActiveHealth>) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.checks.retain(|weak| weak.strong_count() > 0);
-        watched.checks.push(Arc::downgrade(check));
+        note(&mut self.watched.lock().unwrap_or_else(PoisonError::into_inner).checks, check);
     }
 
     /// Has a handler's circuit breaker told of, likewise.
     pub fn tell_of_circuit(&self, circuit: &Arc<Circuit>) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.circuits.retain(|weak| weak.strong_count() > 0);
-        watched.circuits.push(Arc::downgrade(circuit));
+        note(&mut self.watched.lock().unwrap_or_else(PoisonError::into_inner).circuits, circuit);
     }
 
     /// Whether all active checks of it pass.
@@ -143,6 +139,12 @@ impl Turn {
     pub fn next(&self) -> u32 {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
+}
+
+/// Once, however many reloads adopt it.
+fn note<T>(list: &mut Vec<Weak<T>>, new: &Arc<T>) {
+    list.retain(|weak| weak.strong_count() > 0 && weak.as_ptr() != Arc::as_ptr(new));
+    list.push(Arc::downgrade(new));
 }
 
 /// Every upstream somebody holds, with its identity.
@@ -215,5 +217,15 @@ mod tests {
             host.fail(now, Duration::from_secs(10));
         }
         assert_eq!(host.fails(now), MAX_FAILS);
+    }
+
+    #[test]
+    fn reloads_do_not_add_up() {
+        let (host, kept) = (HostState::default(), Arc::new(ActiveHealth::default()));
+        for _ in 0..100 {
+            host.tell_of_check(&kept);
+            host.tell_of_check(&Arc::new(ActiveHealth::default()));
+        }
+        assert_eq!(host.watched.lock().unwrap().checks.len(), 2);
     }
 }
