@@ -186,9 +186,10 @@ impl Engine {
     }
 }
 
-/// The request's body. Without the one that an earlier proxy has sent it would be another request.
+/// The request's body, or the one that was put in its place. Without the one that an earlier proxy has sent it would be
+/// another request.
 fn take_body(ex: &mut Exchange) -> Result<Body, HandlerError> {
-    if ex.body_spent {
+    if ex.body_spent && ex.body.is_empty() {
         return Err(HandlerError::new(502, ORIGIN, "the body of the request went to an earlier upstream"));
     }
     ex.body_spent = !ex.body.is_empty();

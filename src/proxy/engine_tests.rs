@@ -297,6 +297,8 @@ fn a_body_that_an_upstream_has_is_not_left_away_for_the_next() {
         assert_eq!(respond(&engine(&[&origin.address]), &mut ex).await.status(), 404);
         assert_eq!(fail(&engine(&[&origin.address]), &mut ex).await, 502);
         assert_eq!(origin.seen().len(), 1);
+        ex.body = Body::from("another");
+        assert_eq!(respond(&engine(&[&origin.address]), &mut ex).await.status(), 404);
     });
 }
 
