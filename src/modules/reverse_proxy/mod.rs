@@ -125,6 +125,8 @@
 //! last answer serves on, and is asked for again after that time. `resolvers` are IP addresses of DNS servers; without them the hosts
 //! file and servers of the system are asked, with its search domains. `dial_timeout` is how long one server may take (3s).
 //!
+//! ### Streams
+//!
 //! Streams of LLM APIs are known by their `Content-Type` and the path that the upstream was asked for. `sse_keepalive 15s`
 //! tells a client that its stream lives when the upstream, after its head, has said nothing for so long: with a comment
 //! (`: keepalive`) for OpenAI's dialects and unknown streams of events, with `event: ping` for Anthropic, with nothing for
@@ -138,6 +140,8 @@
 //! and `response_buffers` read that much (`unlimited`: all) before anything goes on; a request body that fits leaves with a
 //! `Content-Length` and can be sent again. `stream_timeout` ends upgraded connections (WebSockets) after so long;
 //! `stream_close_delay` has nothing to do, since a reload closes none.
+//!
+//! ### Transport
 //!
 //! `transport http { … }` says how upstreams are reached. None of its time limits cuts a model that thinks for long, unless
 //! you set it:
