@@ -121,7 +121,7 @@ fn shortest_of_our_days(seconds: f64) -> Option<(u64, u64, u64)> {
         let digits = (fraction * scale + HALF) >> BITS;
         let off = (digits << BITS).abs_diff(fraction * scale);
         // An even float takes the numbers half-way to its neighbours, too.
-        (off != HALF && (2 * off < scale || 2 * off == scale && units % 2 == 0)).then_some(digits)
+        (off != HALF && (2 * off < scale || 2 * off == scale && units.is_multiple_of(2))).then_some(digits)
     };
     let mut scale = 10_000_000;
     let mut digits = nearest(scale)?;

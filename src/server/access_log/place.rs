@@ -9,6 +9,7 @@ use crate::http::exchange::Exchange;
 const MOST: usize = 64;
 
 thread_local! {
+    #[allow(clippy::vec_box)] // each stays where it is
     static SPARE: RefCell<Vec<Box<Option<Exchange>>>> = const { RefCell::new(Vec::new()) };
 }
 

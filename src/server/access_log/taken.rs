@@ -96,7 +96,9 @@ impl Taken {
             };
             return;
         }
-        hidden.iter().for_each(|name| self.hide(name));
+        for name in hidden {
+            self.hide(name);
+        }
         let mut bytes = spare();
         bytes.extend_from_slice(self.host());
         bytes.push(b'{');
