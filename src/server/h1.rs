@@ -189,7 +189,7 @@ async fn linger(link: &Rc<Link>) {
     let mut shut = false;
     let gone = poll_fn(|cx| {
         if !shut {
-            if let Poll::Pending = Pin::new(&mut link.write_side()).poll_shutdown(cx) {
+            if Pin::new(&mut link.write_side()).poll_shutdown(cx).is_pending() {
                 return Poll::Pending;
             }
             shut = true;

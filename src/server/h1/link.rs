@@ -387,7 +387,7 @@ impl HttpBody for RequestBody {
         }
         match &*self.link.body.borrow() {
             Some(reader) if self.is_current() => reader.size_hint(),
-            _ => self.hint.clone(),
+            _ => self.hint,
         }
     }
 }
