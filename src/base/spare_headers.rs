@@ -1,8 +1,8 @@
 //! Header maps whose message is gone, for messages to come: their room is not allocated anew each time.
 
-use std::cell::RefCell;
-
 use http::HeaderMap;
+
+use super::spare::Spare;
 
 /// Maps kept by a thread.
 const MOST: usize = 32;
@@ -10,13 +10,13 @@ const MOST: usize = 32;
 const LARGEST: usize = 64;
 
 thread_local! {
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<HeaderMap> = const { Spare::new(MOST) };
 }
 
 /// An empty map with room for so many fields.
 #[must_use]
 pub fn take(room: usize) -> HeaderMap {
-    match SPARE.with_borrow_mut(Vec::pop) {
+    match SPARE.with(Spare::take) {
         Some(mut headers) => {
             headers.reserve(room);
             headers
@@ -29,11 +29,7 @@ pub fn take(room: usize) -> HeaderMap {
 pub fn keep(mut headers: HeaderMap) {
     if (1..=LARGEST).contains(&headers.capacity()) {
         headers.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MOST {
-                spare.push(headers);
-            }
-        });
+        SPARE.with(|spare| spare.keep(headers));
     }
 }
 

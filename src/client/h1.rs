@@ -122,9 +122,9 @@ impl H1 {
         };
         match poll_fn(|cx| exchange.poll(cx)).await {
             Ok((head, ahead)) => {
-                let Exchanging { mut h1, transmit, sent, .. } = exchange;
+                let Exchanging { mut h1, mut transmit, sent, .. } = exchange;
                 let unsent = if sent {
-                    h1.keep(transmit.into_buffer());
+                    h1.keep(transmit.take_buffer());
                     None
                 } else {
                     Some(transmit)

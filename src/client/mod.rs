@@ -36,7 +36,7 @@ mod verify;
 pub use identity::PoolId;
 pub use pool::{close_idle, idle_count};
 pub use proxy_env::{ProxyChoice, ProxyEnv, ProxyUrl};
-pub use proxy_protocol::{Ends, ProxyProtocol};
+pub use proxy_protocol::{Ends, ProxyProtocol, SIGNATURE as PROXY_V2_SIGNATURE};
 pub use roots::system_roots;
 pub use send::{SendError, SendOptions, Sent, Timings, send};
 pub use spare_request::spare_request;

@@ -1,24 +1,22 @@
 //! Requests that were sent, for requests to come: neither they nor their header maps are allocated anew each time.
 
-use std::cell::RefCell;
-
 use http::{Method, Request, Uri};
 
 use crate::base::body::Body;
+use crate::base::spare::Spare;
 
 const MOST: usize = 16;
 /// One with room for more fields is not kept.
 const LARGEST: usize = 64;
 
 thread_local! {
-    #[allow(clippy::vec_box)] // requests move between here and their users: as pointers
-    static SPARE: RefCell<Vec<Box<Request<Body>>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<Box<Request<Body>>> = const { Spare::new(MOST) };
 }
 
 /// A request without headers, with room for so many. One that is sent is given back.
 #[must_use]
 pub fn spare_request(method: Method, uri: Uri, room: usize, body: Body) -> Box<Request<Body>> {
-    let mut request = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let mut request = SPARE.with(Spare::take).unwrap_or_default();
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.body_mut() = body;
@@ -35,11 +33,7 @@ pub(super) fn keep(mut request: Box<Request<Body>>) {
     request.extensions_mut().clear();
     *request.uri_mut() = Uri::default();
     *request.body_mut() = Body::Empty;
-    SPARE.with_borrow_mut(|spare| {
-        if spare.len() < MOST {
-            spare.push(request);
-        }
-    });
+    SPARE.with(|spare| spare.keep(request));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use http::{Method, Version};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use crate::base::field_list;
 use crate::http::exchange::{Exchange, Peer, contains};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,7 +28,7 @@ pub fn request(ex: &Exchange, trusted: &[IpNet], out: &mut HeaderMap) {
     let mut te_trailers = false;
     for (name, value) in &ex.headers {
         match name.as_str() {
-            "te" => te_trailers |= list_has(value, "trailers"),
+            "te" => te_trailers |= field_list::has(value.as_bytes(), "trailers"),
             n if is_hop_by_hop(n) || named.has(name) => {}
             // Answered by the server; asking the upstream too would wait for a second answer.
             "expect" => {}
@@ -110,7 +111,7 @@ pub fn strip_response(headers: &mut HeaderMap) {
 /// The protocol a request asks to change to, in lower case. Not `h2c`: behind a change to HTTP/2 further requests would
 /// reach the upstream that we never see, past every check (and RFC 9113 section 3.1 has withdrawn it).
 pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    if !headers.get_all(header::CONNECTION).iter().any(|v| list_has(v, "upgrade")) {
+    if !field_list::says(headers, &header::CONNECTION, "upgrade") {
         return None;
     }
     let protocol = headers.get(header::UPGRADE)?;
@@ -161,10 +162,6 @@ impl Named {
         // A client cannot take away what routing and framing stand on.
         self.0.contains(name) && !matches!(name.as_str(), "host" | "content-length")
     }
-}
-
-fn list_has(value: &HeaderValue, word: &str) -> bool {
-    value.as_bytes().split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Our entry in `via`; `version` is that of the message as received.

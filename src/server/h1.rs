@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 
@@ -36,6 +36,7 @@ use super::response_body::{End, OnEnd};
 use super::socket::Socket;
 use super::upgrade::Upgrade;
 use crate::base::body::Body;
+use crate::base::field_list;
 use crate::base::spare_headers;
 use crate::client::h1::head::Sending;
 use crate::client::h1::transmit::{self, Fault, Transmit};
@@ -84,7 +85,8 @@ enum After {
 
 async fn answer(cx: &Rc<ConnCx>, link: &Rc<Link>, head: RequestHead) -> After {
     let asked = Asked { version: head.parts.version, head_only: head.parts.method == Method::HEAD };
-    let trailers = takes_trailers(&head.parts.headers);
+    // RFC 9110 section 6.5.1: they go to who said that it takes them.
+    let trailers = field_list::says(&head.parts.headers, &header::TE, "trailers");
     let (upgrade, mut switched) = if head.parts.headers.contains_key(header::UPGRADE) {
         let (tx, upgraded) = oneshot::channel();
         (Some(Box::new(Upgrade { upgraded, state: Rc::clone(&cx.state) }) as Box<_>), Some(tx))
@@ -110,7 +112,7 @@ async fn answer(cx: &Rc<ConnCx>, link: &Rc<Link>, head: RequestHead) -> After {
     let mut close = !keep_alive
         || cx.state.is_draining()
         || sending == Sending::UntilClose
-        || response_head::says_close(&head.headers)
+        || field_list::says(&head.headers, &header::CONNECTION, "close")
         || link.body_is_a_burden();
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut buffer = BUFFER.take();
@@ -197,13 +199,6 @@ async fn linger(link: &Rc<Link>) {
         link.poll_discard(cx, &mut read)
     });
     let _ = tokio::time::timeout(LINGER, gone).await;
-}
-
-/// RFC 9110 section 6.5.1: trailers go to who said that it takes them.
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(header::TE).iter().any(|value| {
-        value.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-    })
 }
 
 /// A response on its way to the client; says exactly once how it ended.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::client::PROXY_V2_SIGNATURE as V2;
 use crate::compile::wrappers::{Policy, ProxyProtocol};
 
 /// Longest line of version 1, its end included (section 2.1).
@@ -15,7 +16,6 @@ const MAX_V1: usize = 107;
 /// Longest header of version 2 that is taken: addresses and what balancers add as TLVs fit many times over.
 const MAX_V2: usize = 8 << 10;
 const V1: &[u8] = b"PROXY ";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

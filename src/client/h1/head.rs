@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::names;
 use crate::base::body::Body;
+use crate::base::field_list;
 use crate::base::spare_headers;
 
 /// Most header fields of a response. They are parsed on the stack.
@@ -206,13 +207,7 @@ fn may_serve_again(head: &Head) -> bool {
     if !head.said.connection {
         return head.version != Version::HTTP_10;
     }
-    let says = |word: &str| {
-        head.headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-            .any(|w| w.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-    };
+    let says = |word: &str| field_list::says(&head.headers, &header::CONNECTION, word);
     !says("close") && (head.version != Version::HTTP_10 || says("keep-alive"))
 }
 

@@ -73,10 +73,6 @@ impl Transmit {
         }
     }
 
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.buffer
-    }
-
     /// The buffer, once all of it is written.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.buffer.clear();

@@ -1,16 +1,14 @@
 //! Where an exchange lies while handlers are at work on it: so large that moving it about is felt, and allocating its
 //! room for each request too. The room of ended ones serves those to come.
 
-use std::cell::RefCell;
-
+use crate::base::spare::Spare;
 use crate::http::exchange::Exchange;
 
 /// Kept by a worker.
 const MOST: usize = 64;
 
 thread_local! {
-    #[allow(clippy::vec_box)] // each stays where it is
-    static SPARE: RefCell<Vec<Box<Option<Exchange>>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<Box<Option<Exchange>>> = const { Spare::new(MOST) };
 }
 
 /// `None` only while it is dropped.
@@ -18,7 +16,7 @@ pub struct Place(Option<Box<Option<Exchange>>>);
 
 impl Place {
     pub fn new(ex: Exchange) -> Self {
-        let mut room = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut room = SPARE.with(Spare::take).unwrap_or_default();
         *room = Some(ex);
         Self(Some(room))
     }
@@ -46,12 +44,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.clear();
         if let Some(room) = self.0.take() {
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < MOST {
-                    spare.push(room);
-                }
-            });
+            let _ = SPARE.try_with(|spare| spare.keep(room));
         }
     }
 }

@@ -6,7 +6,6 @@
 //! Where a log filters fields or shows them in its own way, it holds the parts they are made of.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -14,6 +13,7 @@ use http::{HeaderMap, HeaderName, Method, Uri, Version, header};
 use smallvec::SmallVec;
 
 use super::request_line::RequestLine;
+use crate::base::spare::Spare;
 use crate::http::exchange::{Conn, Exchange, split_host_port};
 use crate::telemetry::credentials::without_credentials;
 use crate::telemetry::line::{Line, Value, key, write_field_name};
@@ -29,7 +29,7 @@ const LARGEST_SPARE: usize = 4 << 10;
 
 thread_local! {
     /// Buffers of ended requests, for those to come.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<Vec<u8>> = const { Spare::new(MOST_SPARE) };
 }
 
 pub struct Taken {
@@ -181,19 +181,14 @@ impl Drop for Taken {
 }
 
 fn spare() -> Vec<u8> {
-    let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let mut bytes = SPARE.with(Spare::take).unwrap_or_default();
     bytes.clear();
     bytes
 }
 
 fn keep(bytes: Vec<u8>) {
     if (1..=LARGEST_SPARE).contains(&bytes.capacity()) {
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < MOST_SPARE {
-                spare.push(bytes);
-            }
-        });
+        let _ = SPARE.try_with(|spare| spare.keep(bytes));
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use http::response::Parts;
-use http::{HeaderMap, StatusCode, Version, header};
+use http::{StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
 
 use crate::base::body::Body;
@@ -67,15 +67,6 @@ pub fn write(asked: Asked, head: &Parts, sending: Sending, close: bool, out: &mu
         write_date(out);
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether handlers want the connection to end.
-pub fn says_close(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-        .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// Whether such a response would have a body, were there one (RFC 9110 section 6.4.1).
