@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::error::HandlerError;
+use super::metering::Meter;
 use super::model_not_found::ModelMatch;
 use super::requested_model::Peeked;
 use super::stage::Stage;
@@ -218,6 +219,8 @@ pub struct Exchange {
     pub log: LogNote,
     /// The record being made of this request (`record`).
     pub transcript: Option<Rc<Transcript>>,
+    /// What counts the calls made for this request; `None` = nobody asked for it.
+    pub meter: Option<Box<Meter>>,
     /// Set once the client wants a protocol upgrade; taken by the terminal that answers 101.
     pub upgrade: Option<Box<dyn PendingUpgrade>>,
     pub(crate) client_ip: std::cell::Cell<Option<IpAddr>>,
@@ -281,11 +284,17 @@ impl Exchange {
             lookup_depth: std::cell::Cell::new(0),
             log: LogNote::default(),
             transcript: None,
+            meter: None,
             upgrade: None,
             client_ip: std::cell::Cell::new(None),
             id: std::cell::OnceCell::new(),
             bytes_read: Rc::default(),
         }
+    }
+
+    /// The meter of this request, made when it is first asked for: from then on its calls are counted.
+    pub fn meter(&mut self) -> &mut Meter {
+        self.meter.get_or_insert_default()
     }
 
     /// The request's host with its port, as sent (`{http.request.hostport}`).

@@ -21,6 +21,7 @@ pub mod hold;
 pub mod host;
 pub mod ip_range;
 pub mod matcher;
+pub mod metering;
 pub mod model_not_found;
 pub mod model_rights;
 pub mod path;

@@ -157,6 +157,12 @@ impl Exchange {
         }
     }
 
+    /// Whether the body is JSON as far as can be told without looking at it.
+    #[must_use]
+    pub fn may_tell_in_json(&self) -> bool {
+        may_have_model(&self.method) && matches!(Form::of(self), Form::Json | Form::Unsaid)
+    }
+
     /// Puts another body in the place of the client's, with its length.
     pub fn replace_body(&mut self, body: Bytes) {
         self.headers.remove(header::TRANSFER_ENCODING);

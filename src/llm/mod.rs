@@ -1,4 +1,4 @@
-//! Room 1: what LLM APIs say on the wire. Owns: bodies, events and errors of the providers' formats, later usage and
+//! Room 1: what LLM APIs say on the wire. Owns: bodies, events and errors of the providers' formats, usage and
 //! prices. Pure: no I/O, no clock. Must not know: HTTP handling, configuration.
 
 pub mod cursor;
@@ -15,6 +15,8 @@ pub mod multipart;
 pub mod ollama;
 pub mod opening;
 pub mod peek;
+pub mod price;
 pub mod readable;
 pub mod sample;
 pub mod sse;
+pub mod usage;

@@ -1,0 +1,197 @@
+//! Counting the calls that are made to LLM APIs: what they took, of whom, and what they cost.
+//!
+//! A handler in front of a proxy asks for it by [`Exchange::meter`]: it adds a [`Sink`] that is told of every call, or a
+//! [`Reservation`] of what the call may take. The proxy then reads the answer on its way, before anything translates it, and
+//! tells each once when it has ended: reservations first, which may note a [`Charge`], then the sinks. A request
+//! without a meter is not looked at.
+//!
+//! ```text
+//! usage, budget, rate_limit ─▶ ex.meter() ─▶ proxy: the answer is read as it passes ─▶ Reservation::settle ─▶ Sink::record
+//!            └── forecast(ex): what the call may take             │ refused, never made ─▶ Reservation::release
+//! ```
+
+mod forecast;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+#[cfg(doc)]
+use super::exchange::Exchange;
+use crate::llm::price::Nano;
+use crate::llm::usage::{Certainty, Endpoint, Tokens};
+
+pub use forecast::{Forecast, forecast};
+
+/// One call to an upstream that has ended, told once to everybody who counts.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// When the request came.
+    pub unix_ms: i64,
+    pub request_id: String,
+    pub user: Option<String>,
+    /// Team, app, tag and the like.
+    pub labels: Vec<(String, String)>,
+    /// The model that the upstream was asked for.
+    pub model: Option<Rc<str>>,
+    /// The model that the answer names.
+    pub served: Option<String>,
+    pub endpoint: Endpoint,
+    pub route: String,
+    /// `host:port`.
+    pub upstream: Arc<str>,
+    /// Of the upstream's answer; 499 when the client left before there was one, 502 to 504 when the upstream failed.
+    pub status: u16,
+    pub stream: bool,
+    pub tokens: Tokens,
+    pub certainty: Certainty,
+    /// The class of service that the answer names (`flex`, `priority`, `batch`, …), where prices differ by it.
+    pub service_tier: Option<String>,
+    /// `None` when no price is known.
+    pub cost: Option<Nano>,
+    /// From sending the request to the first byte of the answer's body.
+    pub first_byte: Option<Duration>,
+    /// From sending the request to the end of the answer.
+    pub duration: Duration,
+    /// Attempts before this one.
+    pub retries: u32,
+    /// What each budget was charged; written together with the call.
+    pub charges: Vec<Charge>,
+}
+
+/// What a budget was charged for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    pub budget: Arc<str>,
+    pub key: String,
+    /// When the period of the budget began, unix seconds.
+    pub period: i64,
+    pub cost: Nano,
+    pub tokens: u64,
+}
+
+/// What was set aside for a call before it was made: by a limit on tokens, a budget.
+pub trait Reservation {
+    /// The call has ended and is paid for.
+    fn settle(self: Box<Self>, call: &mut Call);
+
+    /// The call was never made, or the upstream refused it and bills nothing.
+    fn release(self: Box<Self>);
+
+    /// A call was made under it and may be billed although it gave no answer, and another is tried: this one is to be charged
+    /// beside the one that will settle.
+    fn spent(&mut self, call: &mut Call) {
+        let _ = call;
+    }
+
+    /// Asked while a stream runs, with the output tokens counted so far.
+    fn running(&mut self, output_so_far: u64) -> Running {
+        let _ = output_so_far;
+        Running::GoOn
+    }
+}
+
+/// Whether a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    GoOn,
+    /// The stream is ended in its own words, as if the longest answer allowed were reached, and the upstream stopped.
+    Cut,
+}
+
+/// Who is told of every call: the ledger, alerts, metrics. Must not wait.
+pub trait Sink: Send + Sync {
+    fn record(&self, call: &Call);
+}
+
+/// Who counts the calls of one request, and how. Dropped before a call was made, it releases what was reserved.
+pub struct Meter {
+    sinks: SmallVec<[Arc<dyn Sink>; 2]>,
+    reservations: Vec<Box<dyn Reservation>>,
+    /// Labels of the calls, beside what is known of the user.
+    pub labels: Vec<(String, String)>,
+    /// Name of the route in records; the host when empty.
+    pub route: String,
+    /// Ask upstreams for counts where clients do not.
+    pub include_usage: bool,
+    forecast: Option<forecast::Kept>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            sinks: SmallVec::new(),
+            reservations: Vec::new(),
+            labels: Vec::new(),
+            route: String::new(),
+            include_usage: true,
+            forecast: None,
+        }
+    }
+}
+
+impl Meter {
+    /// Tells `sink` of every call; once, however often it is added.
+    pub fn tell(&mut self, sink: &Arc<dyn Sink>) {
+        if !self.sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
+            self.sinks.push(Arc::clone(sink));
+        }
+    }
+
+    pub fn reserve(&mut self, reservation: Box<dyn Reservation>) {
+        self.reservations.push(reservation);
+    }
+
+    /// Sets a label, the latest of a name wins.
+    pub fn label(&mut self, name: &str, value: String) {
+        match self.labels.iter_mut().find(|(known, _)| known == name) {
+            Some(slot) => slot.1 = value,
+            None => self.labels.push((name.to_owned(), value)),
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        for reservation in self.reservations.drain(..) {
+            reservation.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::exchange::testing::exchange;
+    use super::*;
+
+    struct Counts(Rc<Cell<u32>>);
+
+    impl Reservation for Counts {
+        fn settle(self: Box<Self>, _: &mut Call) {}
+        fn release(self: Box<Self>) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn a_request_that_makes_no_call_gives_back_what_was_reserved() {
+        let released = Rc::new(Cell::new(0));
+        let mut ex = exchange("POST", "/v1/chat/completions", &[]);
+        ex.meter().reserve(Box::new(Counts(Rc::clone(&released))));
+        ex.meter().reserve(Box::new(Counts(Rc::clone(&released))));
+        drop(ex);
+        assert_eq!(released.get(), 2);
+    }
+
+    #[test]
+    fn labels_are_set_once() {
+        let mut meter = Meter::default();
+        meter.label("team", "a".into());
+        meter.label("team", "b".into());
+        assert_eq!(meter.labels, [("team".to_owned(), "b".to_owned())]);
+    }
+}

@@ -1,0 +1,5 @@
+//! What calls cost.
+
+mod nano;
+
+pub use nano::Nano;
