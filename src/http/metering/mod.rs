@@ -66,10 +66,15 @@ pub struct Call {
 pub struct Charge {
     pub budget: Arc<str>,
     pub key: String,
-    /// When the period of the budget began, unix seconds.
+    /// How long the period is: `day`, `week`, `month` or `total`. A budget may have limits for several.
+    pub per: &'static str,
+    /// When the period began, unix seconds; 0 for `total`.
     pub period: i64,
     pub cost: Nano,
     pub tokens: u64,
+    /// Per mille of the period's limit that were used before this call, and are now; of the limit that is nearest to
+    /// its end.
+    pub share: [u32; 2],
 }
 
 /// What was set aside for a call before it was made: by a limit on tokens, a budget.
