@@ -9,7 +9,7 @@
 //! 6  modules              one file per feature: handlers, matchers, directives, global options
 //! 5  proxy    tls         the reverse-proxy engine / certificates
 //! 4  config               typed config, module traits, directive helper, expand, resolve
-//! 3  http                 exchange, walker, stages, placeholders, errors
+//! 3  http     state       exchange, walker, stages, placeholders, errors / counts that outlive a reload: limits, budgets
 //! 2  client   storage   syntax   outbound dialling and HTTP / what is kept on disk / tokens, tree, formatter
 //! 1  llm      telemetry   wire formats, error bodies (pure) / logs
 //! 0  base                 span, diagnostic, units, body, error, clock, secret
@@ -25,6 +25,7 @@ pub mod llm;
 pub mod modules;
 pub mod proxy;
 pub mod server;
+pub mod state;
 pub mod storage;
 pub mod syntax;
 pub mod telemetry;

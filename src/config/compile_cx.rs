@@ -13,6 +13,7 @@ use super::tls_types::CertificateAuthority;
 use super::types::{self, MatcherSet, Module};
 use crate::http::matcher::MatcherSets;
 use crate::http::route::{Handler, Route, RouteList, Subroute};
+use crate::state::{self, Store};
 use crate::storage::FileStorage;
 
 /// Why something cannot run, with the JSON pointer of the place relative to the object being compiled.
@@ -77,6 +78,8 @@ pub struct CompileCx<'a> {
     pub https_port: u16,
     /// Where certificates, accounts and keys are kept.
     pub storage: FileStorage,
+    /// Where limits and budgets are counted.
+    pub store: Arc<dyn Store>,
     /// Certificate authorities that the configuration describes; others have the defaults.
     pub authorities: BTreeMap<String, CertificateAuthority>,
 }
@@ -96,6 +99,7 @@ impl<'a> CompileCx<'a> {
             http_port: 80,
             https_port: 443,
             storage: FileStorage::new(""),
+            store: state::process(),
             authorities: BTreeMap::new(),
         }
     }
