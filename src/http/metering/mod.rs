@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 #[cfg(doc)]
 use super::exchange::Exchange;
-use crate::llm::price::Nano;
+use crate::llm::price::{Nano, Prices};
 use crate::llm::usage::{Certainty, Endpoint, Tokens};
 
 pub use forecast::{Forecast, forecast};
@@ -121,6 +121,8 @@ pub struct Meter {
     pub route: String,
     /// Ask upstreams for counts where clients do not.
     pub include_usage: bool,
+    /// What calls cost.
+    pub prices: Arc<Prices>,
     forecast: Option<forecast::Kept>,
 }
 
@@ -132,6 +134,7 @@ impl Default for Meter {
             labels: Vec::new(),
             route: String::new(),
             include_usage: true,
+            prices: Prices::embedded(),
             forecast: None,
         }
     }
