@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Store;
 use super::limit::Zone;
+use super::purse::{Purse, Purses};
 use super::zone::MemoryZone;
 
 #[derive(Default)]
 pub struct Memory {
     zones: Mutex<HashMap<Box<str>, Weak<MemoryZone>>>,
+    purses: Purses,
 }
 
 impl Store for Memory {
@@ -26,5 +28,9 @@ impl Store for Memory {
         let zone = Arc::new(MemoryZone::default());
         zones.insert(name.into(), Arc::downgrade(&zone));
         zone
+    }
+
+    fn purse(&self, name: &str) -> Arc<dyn Purse> {
+        self.purses.adopt(name)
     }
 }

@@ -5,17 +5,22 @@
 //! feature ─ zone(name) ─▶ Zone ─ admit(key, limits, ask, now) ─▶ Answer<Verdict>
 //!                                adjust(…) when it is known what a call took      (tokens)
 //!                                release(…) when the answer has ended             (open requests)
+//!         └ purse(name) ▶ Purse ─ reserve(key, limits, …) ─▶ Hold, settled when it is known what the call cost   (budgets)
 //! ```
 //!
 //! [`Store`] is the one interface. [`Memory`](memory::Memory) is its engine for one machine and answers at once; an engine
 //! that several machines share would answer [`Later`](Answer::Later), and no feature would notice. What a zone allows
 //! comes with every question, so a reload that changes it needs nothing here: the counts go on under the zone's name.
 
+pub mod baseline;
 pub mod key;
 pub mod limit;
 pub mod memory;
 pub mod moment;
+pub mod period;
+pub mod purse;
 mod rate;
+pub mod spend;
 mod window;
 mod zone;
 
@@ -23,6 +28,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 
 use self::limit::Zone;
+use self::purse::Purse;
 
 /// What an operation answers: at once from memory, or later from another machine.
 pub enum Answer<T> {
@@ -48,6 +54,9 @@ pub trait Store: Send + Sync {
     /// The counts of the zone of this name. They live for as long as somebody holds the zone, so that the configuration
     /// that takes another's place finds them; handlers that name one zone share its counts.
     fn zone(&self, name: &str) -> Arc<dyn Zone>;
+
+    /// What the budget of this name has been spent; likewise.
+    fn purse(&self, name: &str) -> Arc<dyn Purse>;
 }
 
 /// The store of this process.
