@@ -6,6 +6,7 @@
 
 mod endpoint;
 pub mod request;
+pub mod tokenizer;
 
 pub use endpoint::Endpoint;
 
