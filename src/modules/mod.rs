@@ -10,6 +10,7 @@ pub mod acme_server;
 pub mod auth_token;
 mod basic_auth;
 mod bind;
+mod budget;
 mod copy_response;
 mod cors;
 mod cursor_compat;
@@ -104,6 +105,8 @@ const DIRECTIVES: &[&Directive] = &[
     // Behind the aliases: how a model wants to be asked goes by the one that is asked.
     &ollama_compat::DIRECTIVE,
     &models::DIRECTIVE,
+    // Behind what names the caller and the model.
+    &budget::DIRECTIVE,
     &request_header::DIRECTIVE,
     &encode::DIRECTIVE,
     &push::DIRECTIVE,
@@ -134,6 +137,7 @@ const HANDLERS: &[HandlerModule] = &[
     acme_server::HANDLER,
     auth_token::HANDLER,
     basic_auth::HANDLER,
+    budget::HANDLER,
     copy_response::HANDLER,
     copy_response::HEADERS_HANDLER,
     cors::HANDLER,

@@ -152,6 +152,11 @@ impl Meter {
         self.reservations.push(reservation);
     }
 
+    /// What was set aside, for whoever makes the call: from here on it is theirs to settle or release.
+    pub fn take_reservations(&mut self) -> Vec<Box<dyn Reservation>> {
+        std::mem::take(&mut self.reservations)
+    }
+
     /// Sets a label, the latest of a name wins.
     pub fn label(&mut self, name: &str, value: String) {
         match self.labels.iter_mut().find(|(known, _)| known == name) {

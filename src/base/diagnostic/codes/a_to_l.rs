@@ -86,6 +86,12 @@ pub const CODES: &[Code] = &[
          belongs to nothing.",
     ),
     (
+        "budget-without-limit",
+        "a budget has no limit",
+        "A budget limits nothing until it is told what may be spent: `limit $20 per month`, `limit 2M tokens per day` or \
+         `limit $5 in total`; or on one line, `budget person $20 per month`.",
+    ),
+    (
         "cannot-read-file",
         "the configuration file cannot be read",
         "The file is missing, is a directory, or may not be read by this user. Name another with `--config`.",
@@ -350,6 +356,12 @@ pub const CODES: &[Code] = &[
         "The file exists but is a directory, is not text, or may not be read by this user.",
     ),
     (
+        "invalid-amount",
+        "an amount to be spent is not usable",
+        "`limit` of `budget` takes money in dollars, with the sign (`$20`, `$0.50`), or a number of tokens with the word \
+         behind it (`500k tokens`, `2M tokens`). It must be more than nothing.",
+    ),
+    (
         "invalid-duration",
         "a duration is not usable",
         "A duration is a number with a unit, or several: `300ms`, `30s`, `1m30s`, `2h`, `1d`.",
@@ -436,6 +448,17 @@ pub const CODES: &[Code] = &[
         "a password is not given as a hash",
         "`basic_auth` takes the hash of a password, never the password itself: it begins with `$2a$`, `$2b$` \
          or `$2y$` for bcrypt and with `$argon2id$` for argon2id. `caddy hash-password` makes one.",
+    ),
+    (
+        "invalid-percentage",
+        "a percentage is not usable",
+        "A percentage is a number with its sign, above 0% and up to 100%: `80%`, `99.5%`.",
+    ),
+    (
+        "invalid-period",
+        "a period is not usable",
+        "What may be spent is said `per day`, `per week`, `per month` or `in total`. Days begin at midnight, weeks on Monday, \
+         months on the first, all of UTC.",
     ),
     (
         "invalid-proxy-url",
