@@ -53,6 +53,7 @@ mod model_alias;
 mod models;
 mod ollama_compat;
 mod push;
+mod rate_limit;
 mod record;
 mod redir;
 mod request_body;
@@ -95,6 +96,8 @@ const DIRECTIVES: &[&Directive] = &[
     &rewrite::DIRECTIVE,
     &uri::DIRECTIVE,
     &try_files::DIRECTIVE,
+    // Ahead of access control, so that guessing is limited too; Caddy's plugin stands before `basic_auth`.
+    &rate_limit::DIRECTIVE,
     &auth_token::DIRECTIVE,
     &jwt_auth::DIRECTIVE,
     &basic_auth::OLD_SPELLING,
@@ -157,6 +160,7 @@ const HANDLERS: &[HandlerModule] = &[
     ollama_compat::HANDLER,
     ollama_compat::MOUNT_HANDLER,
     push::HANDLER,
+    rate_limit::HANDLER,
     record::HANDLER,
     request_body::HANDLER,
     respond::HANDLER,

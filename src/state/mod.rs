@@ -46,6 +46,17 @@ impl<T> Answer<T> {
     }
 }
 
+impl Answer<()> {
+    /// Lets it be done, for those who cannot wait for it.
+    pub fn detach(self) {
+        if let Self::Later(future) = self
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(future);
+        }
+    }
+}
+
 /// An engine that counts.
 pub trait Store: Send + Sync {
     /// Whether answers may come [later](Answer::Later): whoever cannot wait must not ask then.

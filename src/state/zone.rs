@@ -19,7 +19,7 @@ use super::moment::Moment;
 use super::rate::{self, Spread};
 use super::window::Window;
 
-const SHARDS: usize = 64;
+const SHARDS: usize = 256;
 
 /// Places that a new key looks at for one that says nothing: some always, more when the zone is full.
 const LOOK: usize = 4;

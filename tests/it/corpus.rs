@@ -7,7 +7,10 @@ use crate::harness::{beside, in_parallel};
 use std::path::{Path, PathBuf};
 
 /// Files that llmproxy accepts although this Caddy build refuses them, each with the reason.
-const SUPERSET: &[(&str, &str)] = &[("057", "`dns cloudflare` is built in here; Caddy has it as a plugin")];
+const SUPERSET: &[(&str, &str)] = &[
+    ("057", "`dns cloudflare` is built in here; Caddy has it as a plugin"),
+    ("079", "`rate_limit` is built in here; Caddy has it as a plugin"),
+];
 
 #[test]
 fn adapt_equals_caddys_on_real_files() {

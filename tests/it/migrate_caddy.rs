@@ -58,7 +58,7 @@ fn problem(folder: &Path) -> Option<String> {
 #[test]
 fn each_line_is_told_and_what_can_go_is_left_out() {
     let directory = tempfile::tempdir().unwrap();
-    let text = "{\n\tadmin :2019\n\tpersist_config off\n}\n\nhttp://a.test:8080 {\n\tbasic_auth {\n\t\tplanted planted\n\t}\n\trate_limit planted {\n\t\tplanted\n\t}\n\timport more\n}\n";
+    let text = "{\n\tadmin :2019\n\tpersist_config off\n}\n\nhttp://a.test:8080 {\n\tbasic_auth {\n\t\tplanted planted\n\t}\n\tcache planted {\n\t\tplanted\n\t}\n\timport more\n}\n";
     std::fs::write(directory.path().join("Caddyfile"), text).unwrap();
     std::fs::write(
         directory.path().join("more"),
@@ -72,10 +72,10 @@ fn each_line_is_told_and_what_can_go_is_left_out() {
         "Caddyfile:2   unsupported  admin",
         "Caddyfile:3   note         persist_config",
         "Caddyfile:6   same         site http://a.test:8080",
-        "Caddyfile:10  unsupported  rate_limit",
+        "Caddyfile:10  unsupported  cache",
         "more:2        same         reverse_proxy / header_up",
         "more:3        note         reverse_proxy / flush_interval",
-        "not in this version: limit requests",
+        "answers are not cached in this version",
         "systemctl disable --now caddy",
     ] {
         assert!(told.out.contains(line), "no `{line}` in\n{}", told.out);
@@ -84,7 +84,7 @@ fn each_line_is_told_and_what_can_go_is_left_out() {
     // Without the plugin all that is left can go.
     std::fs::write(
         directory.path().join("Caddyfile"),
-        text.replace("\trate_limit planted {\n\t\tplanted\n\t}\n", "")
+        text.replace("\tcache planted {\n\t\tplanted\n\t}\n", "")
             .replace("planted planted", "a $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG"),
     )
     .unwrap();

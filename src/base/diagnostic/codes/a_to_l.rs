@@ -356,6 +356,12 @@ pub const CODES: &[Code] = &[
         "The file exists but is a directory, is not text, or may not be read by this user.",
     ),
     (
+        "incomplete-zone",
+        "a zone of `rate_limit` lacks what it is to count",
+        "A zone needs a `window` with `events` or `tokens`, or `concurrent`, or `rate`; several together are all held to. A window without \
+         anything to count in it, or a count without its window, is a mistake: `window 1m` and `events 100` is a hundred requests in any minute.",
+    ),
+    (
         "invalid-amount",
         "an amount to be spent is not usable",
         "`limit` of `budget` takes money in dollars, with the sign (`$20`, `$0.50`), or a number of tokens with the word \
@@ -406,6 +412,13 @@ pub const CODES: &[Code] = &[
         "a key file is not usable",
         "`key` of `jwt_auth` takes a file with public keys or certificates in PEM, or a JSON Web Key (set): RSA from 2048 bits, \
          EC P-256 or P-384, or Ed25519. The public half of a private key is written by `openssl pkey -in FILE -pubout`.",
+    ),
+    (
+        "invalid-limit",
+        "a limit makes no sense",
+        "Limits are whole numbers from 1 on, and bounded: `events` to a thousand million, `tokens` to a million million, `concurrent` and `burst` to a \
+         million, `window` to 400 days, `ipv4_prefix` to 32 bits and `ipv6_prefix` to 128. To refuse every request, answer it with \
+         `respond 429` or `abort` instead.",
     ),
     (
         "invalid-listen-address",
@@ -465,6 +478,12 @@ pub const CODES: &[Code] = &[
         "the URL of a forward proxy is not usable",
         "It is `http://host:port`, `https://host:port` or `socks5://host:port`, with user and password before the \
          host where needed.",
+    ),
+    (
+        "invalid-rate",
+        "a rate is not usable",
+        "`rate` of `rate_limit` is a whole number of requests by second, minute or hour, as nginx writes it: `10r/s`, `30r/m`, `100r/h`. `burst N` says how many may \
+         come ahead of their time; those wait for it, unless `nodelay` lets all of them, or `delay N` the first N, go on at once.",
     ),
     (
         "invalid-regexp",

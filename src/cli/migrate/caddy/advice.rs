@@ -29,6 +29,7 @@ const HOLD_LINES: &[&str] = &[
     "output",
     "php_fastcgi",
     "pki",
+    "rate_limit",
     "request_body",
     "reverse_proxy",
     "sampling",
@@ -38,6 +39,7 @@ const HOLD_LINES: &[&str] = &[
     "tls",
     "transport",
     "trust_pool",
+    "zone",
 ];
 
 /// Directives whose blocks hold directives.
@@ -55,10 +57,6 @@ const DISPENSABLE: &[(&[&str], &str)] = &[
 
 /// Plugins that are met often, and what comes nearest.
 const PLUGINS: &[(&[&str], &str)] = &[
-    (
-        &["rate_limit"],
-        "not in this version: limit requests in front of llmproxy, or at the upstream; `auth_token` says who asks",
-    ),
     (&["cache", "http_cache", "souin"], "answers are not cached in this version"),
     (
         &["authenticate", "authorize", "authp", "security", "jwtauth", "jwt", "oauth2"],
@@ -146,6 +144,10 @@ pub fn note(names: &[&str], node: &Node) -> Option<&'static str> {
         }
         [.., "log", "output"] if has(&["file"]) => {
             "the user that runs llmproxy must be able to write there; the systemd unit lets it write /var/log/llmproxy"
+        }
+        [.., "rate_limit"] => {
+            "counted as the plugin counts, by this machine alone; without an `order` it runs ahead of access control, and \
+             zones that ask who the caller is behind it"
         }
         [.., "flush_interval"] => "nothing is left for it to do: every piece is passed on as it comes",
         [.., "keepalive_idle_conns_per_host"] => "counted for each worker, of which there is one per core",
