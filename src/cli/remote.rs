@@ -61,6 +61,11 @@ pub fn status(args: &StatusArgs) -> ExitCode {
     for upstream in &status.upstreams {
         println!("upstream     {}", upstream.in_words());
     }
+    for ledger in &status.ledgers {
+        let error = ledger.error.as_ref().map(|error| format!(", cannot be written: {error}")).unwrap_or_default();
+        let lost = if ledger.lost > 0 { format!(", {} calls are missing from it", ledger.lost) } else { String::new() };
+        println!("ledger       {}{error}{lost}", ledger.path);
+    }
     if let Some(error) = status.last_reload_error {
         println!("\nThe file on disk does not run; the configuration before it does:\n{error}");
     }

@@ -13,11 +13,11 @@ use super::client_names;
 use super::dns_challenge;
 use super::on_demand;
 use super::{authorities, storage as storage_part};
-use crate::base::env;
 use crate::config::compile_cx::{CompileCx, CompileError, read_value};
 use crate::config::tls_types::{AcmeIssuer, Automation as Policies, AutomationPolicy, InternalIssuer, Issuer};
 use crate::config::types::Config;
 use crate::storage::FileStorage;
+pub use crate::storage::default_folder;
 use crate::tls::acme;
 use crate::tls::automation::{Automation, OCSP_INTERVAL, Plan, RENEW_INTERVAL, RENEWAL_RATIO, Stapling};
 use crate::tls::cleaning;
@@ -226,19 +226,6 @@ fn overrides(told: &serde_json::Map<String, Value>) -> BTreeMap<String, String> 
 fn storage(module: Option<&Value>) -> FileStorage {
     let root = module.and_then(|m| m.get("root")).and_then(Value::as_str).filter(|root| !root.is_empty());
     FileStorage::new(root.map_or_else(default_folder, PathBuf::from))
-}
-
-/// `$STATE_DIRECTORY` as systemd gives it, else `$XDG_DATA_HOME/llmproxy`, else `~/.local/share/llmproxy`.
-#[must_use]
-pub fn default_folder() -> PathBuf {
-    let env = env::current();
-    let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // Several state directories are separated by colons; the first is ours.
-    let state = set("STATE_DIRECTORY").map(|p| p.to_string_lossy().split(':').next().map(PathBuf::from).unwrap_or(p));
-    state
-        .or_else(|| set("XDG_DATA_HOME").map(|p| p.join("llmproxy")))
-        .or_else(|| set("HOME").map(|p| p.join(".local/share/llmproxy")))
-        .unwrap_or_else(|| PathBuf::from("llmproxy-data"))
 }
 
 #[cfg(test)]

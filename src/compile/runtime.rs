@@ -11,6 +11,7 @@ use super::keep_alive::KeepAlive;
 use super::wrappers::Wrappers;
 use crate::config::background::Background;
 use crate::config::compile_cx::CompileError;
+use crate::config::go_live::GoLive;
 use crate::http::exchange::ServerFacts;
 use crate::http::route::RouteList;
 use crate::telemetry::access::AccessLogs;
@@ -30,6 +31,8 @@ pub struct Runtime {
     pub watched: Vec<PathBuf>,
     /// Work beside requests, such as checks of upstreams.
     pub background: Vec<Arc<dyn Background>>,
+    /// What is opened or read before it goes live, in this order.
+    pub go_live: Vec<Arc<dyn GoLive>>,
     /// The admin endpoint, if there is to be one.
     pub admin: Option<Admin>,
     /// Certificates to look after.
@@ -40,6 +43,17 @@ pub struct Runtime {
     pub grace_period: Option<Duration>,
     /// How long to go on serving after a shutdown was asked for.
     pub shutdown_delay: Option<Duration>,
+}
+
+impl Runtime {
+    /// Opens and reads what requests need. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot go live, for a person.
+    pub fn prepare(&self) -> Result<(), String> {
+        self.logs.open()?;
+        self.go_live.iter().try_for_each(|part| part.go_live())
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -15,12 +15,14 @@ use super::keep_alive::keep_alive;
 use super::runtime::{Limits, ListenerSpec, Protocols, Runtime, ServerRuntime};
 use super::wrappers::wrappers;
 use super::{automation, certificates, host_index, logs, storage, tls};
-use crate::config::compile_cx::{CompileCx, CompileError, read_value};
+use crate::config::compile_cx::{CompileCx, CompileError, read, read_value};
 use crate::config::duration::duration_or;
 use crate::config::registry::Registry;
 use crate::config::types::{Config, HttpApp, Module, Server, module_id};
+use crate::config::usage_types::{Usage, prices};
 use crate::http::exchange::ServerFacts;
-use crate::http::route::RouteList;
+use crate::http::matcher::MatcherSets;
+use crate::http::route::{Handler, Route, RouteList, Subroute};
 
 /// Go's and Caddy's default for the largest request head.
 const MAX_HEAD: usize = 1 << 20;
@@ -73,6 +75,7 @@ pub fn compile(config: &Config, registry: &Registry) -> Result<Runtime, Refused>
     runtime.watched = std::mem::take(&mut cx.watched);
     runtime.advice = std::mem::take(&mut cx.advice);
     runtime.background = std::mem::take(&mut cx.background);
+    runtime.go_live = std::mem::take(&mut cx.go_live);
     Ok(runtime)
 }
 
@@ -99,10 +102,11 @@ fn refuse_unsupported(config: &Config, cx: &mut CompileCx<'_>) {
 fn compile_http(http: &HttpApp, auto: &Additions, shared: &tls::Shared, runtime: &mut Runtime, cx: &mut CompileCx<'_>) {
     runtime.grace_period = or_report("grace_period", cx, duration_or(http.grace_period.as_ref(), None));
     runtime.shutdown_delay = or_report("shutdown_delay", cx, duration_or(http.shutdown_delay.as_ref(), None));
+    usage(http, cx);
     cx.at("servers", |cx| {
         let added = auto.server.as_ref().map(|server| (REDIRECT_SERVER, server));
         for (name, server) in http.servers.iter().map(|(name, server)| (name.as_str(), server)).chain(added) {
-            cx.at(name, |cx| compile_server(name, server, auto, shared, runtime, cx));
+            cx.at(name, |cx| compile_server(name, server, auto, shared, http.usage.as_ref(), runtime, cx));
         }
     });
 }
@@ -112,6 +116,7 @@ fn compile_server(
     server: &Server,
     auto: &Additions,
     shared: &tls::Shared,
+    first: Option<&Module>,
     runtime: &mut Runtime,
     cx: &mut CompileCx<'_>,
 ) {
@@ -119,7 +124,7 @@ fn compile_server(
     let index = runtime.servers.len();
     let facts = facts(name, server, cx);
     cx.at("named_routes", |cx| cx.compile_named_routes(&server.named_routes));
-    let routes = routes(name, server, auto, cx);
+    let routes = behind(first, routes(name, server, auto, cx), cx);
     let errors =
         server.errors.as_ref().map(|e| cx.at("errors", |cx| cx.at("routes", |cx| cx.compile_routes(&e.routes))));
 
@@ -182,6 +187,35 @@ fn routes(name: &str, server: &Server, auto: &Additions, cx: &mut CompileCx<'_>)
     written.splice(at..at, added.named.iter().cloned());
     written.extend(added.last.iter().cloned());
     RouteList { routes: compiled.into_boxed_slice(), index: host_index::build(&written) }
+}
+
+/// What the global options say of counting calls, before anything that refers to it is compiled.
+fn usage(http: &HttpApp, cx: &mut CompileCx<'_>) {
+    match prices(&http.prices) {
+        Ok(lines) if lines.is_empty() => {}
+        Ok(lines) => cx.prices = Arc::new(cx.prices.with(lines)),
+        Err(error) => cx.at("prices", |cx| cx.report(error)),
+    }
+    let Some(module) = &http.usage else { return };
+    cx.at("usage", |cx| match read::<Usage>(module, "handler") {
+        Ok(usage) => match usage.settings() {
+            Ok(_) => cx.usage = usage,
+            Err(error) => cx.report(error),
+        },
+        Err(error) => cx.report(error),
+    });
+}
+
+/// The routes behind a handler that all requests pass first. They stay a list of their own, for its index is theirs.
+fn behind(first: Option<&Module>, routes: RouteList, cx: &mut CompileCx<'_>) -> RouteList {
+    let Some(module) = first else { return routes };
+    // The ledger is named there already: here it is the one of the whole file.
+    let module = module.iter().filter(|(key, _)| !["ledger", "retention", "flush"].contains(&key.as_str()));
+    let module: Module = module.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut handlers = cx.at("usage", |cx| cx.compile_handlers(&[module])).into_vec();
+    handlers.push(Handler::Subroute(Subroute { routes, errors: None }));
+    let all = Route { matchers: MatcherSets::default(), handlers: handlers.into(), group: None, terminal: false };
+    RouteList { routes: Box::new([all]), index: None }
 }
 
 fn refuse_server_options(server: &Server, cx: &mut CompileCx<'_>) {

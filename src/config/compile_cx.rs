@@ -8,11 +8,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::background::Background;
+use super::go_live::GoLive;
 use super::registry::Registry;
 use super::tls_types::CertificateAuthority;
 use super::types::{self, MatcherSet, Module};
+use super::usage_ledger::UsageLedger;
+use super::usage_types::Usage;
 use crate::http::matcher::MatcherSets;
 use crate::http::route::{Handler, Route, RouteList, Subroute};
+use crate::llm::price::Prices;
 use crate::state::{self, Store};
 use crate::storage::FileStorage;
 
@@ -74,6 +78,14 @@ pub struct CompileCx<'a> {
     pub watched: Vec<PathBuf>,
     /// Work that begins when the configuration goes live.
     pub background: Vec<Arc<dyn Background>>,
+    /// What is opened or read before the configuration goes live, in this order.
+    pub go_live: Vec<Arc<dyn GoLive>>,
+    /// What calls cost, with the lines of the global options.
+    pub prices: Arc<Prices>,
+    /// The global option `usage`; says nothing when it is not given.
+    pub usage: Usage,
+    /// Ledgers named so far.
+    pub(super) ledgers: Vec<Arc<UsageLedger>>,
     pub http_port: u16,
     pub https_port: u16,
     /// Where certificates, accounts and keys are kept.
@@ -96,6 +108,10 @@ impl<'a> CompileCx<'a> {
             named: BTreeMap::new(),
             watched: Vec::new(),
             background: Vec::new(),
+            go_live: Vec::new(),
+            prices: Prices::embedded(),
+            usage: Usage::default(),
+            ledgers: Vec::new(),
             http_port: 80,
             https_port: 443,
             storage: FileStorage::new(""),

@@ -122,6 +122,12 @@ pub struct HttpApp {
     pub servers: BTreeMap<String, Server>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Value>,
+    /// Our own: the handler `usage` in front of all sites.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Module>,
+    /// Our own: lines of prices, for all sites.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prices: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -72,6 +72,7 @@ mod tls;
 mod tracing;
 mod try_files;
 mod uri;
+mod usage;
 mod vars;
 
 /// All directives. The order of the `ordered` ones is the default running order (Caddy's, with ours inserted).
@@ -105,6 +106,7 @@ const DIRECTIVES: &[&Directive] = &[
     &reverse_proxy::forward_auth::DIRECTIVE,
     &cursor_compat::DIRECTIVE,
     &model_alias::DIRECTIVE,
+    &usage::DIRECTIVE,
     // Behind the aliases: how a model wants to be asked goes by the one that is asked.
     &ollama_compat::DIRECTIVE,
     &models::DIRECTIVE,
@@ -170,6 +172,7 @@ const HANDLERS: &[HandlerModule] = &[
     templates::HANDLER,
     timeouts::HANDLER,
     tracing::HANDLER,
+    usage::HANDLER,
     vars::HANDLER,
 ];
 

@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::proxy::status::UpstreamStatus;
+use crate::storage::ledger::LedgerStatus;
 use crate::tls::maintenance::CertificateState;
 
 /// Longest request line: a path and a flag.
@@ -58,6 +59,9 @@ pub struct Status {
     /// Where requests go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<UpstreamStatus>,
+    /// Where calls are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledgers: Vec<LedgerStatus>,
     /// Why the file on disk is not what runs, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload_error: Option<String>,

@@ -59,6 +59,7 @@ pub fn run(options: Options) -> Exit {
             Exit::StartFailed
         }
     };
+    crate::storage::ledger::flush_all(FLUSH_LIMIT);
     crate::telemetry::transcript::flush_all(FLUSH_LIMIT);
     crate::telemetry::sink::flush_all(FLUSH_LIMIT);
     exit
@@ -133,7 +134,7 @@ impl Supervisor {
                 return Exit::StartFailed;
             }
         };
-        if let Err(error) = runtime.logs.open() {
+        if let Err(error) = runtime.prepare() {
             eprintln!("llmproxy: {error}");
             return Exit::StartFailed;
         }
@@ -264,6 +265,7 @@ impl Supervisor {
             reloads: self.reloads,
             certificates: self.certificates.states(),
             upstreams: crate::proxy::status::all(),
+            ledgers: crate::storage::ledger::status(),
             last_reload_error: self.last_error.clone(),
         }
     }
@@ -323,7 +325,7 @@ impl Supervisor {
             let cause = diagnostic::brief(&loaded.diagnostics, &loaded.sources);
             return Err(Refused { message, cause });
         };
-        if let Err(error) = runtime.logs.open() {
+        if let Err(error) = runtime.prepare() {
             message.push_str(&format!("{error}\n"));
             return Err(Refused { message, cause: error.clone() });
         }

@@ -10,9 +10,11 @@
 //! The layout and the lock files are those of Caddy (certmagic's `FileStorage`), so that both can work on one folder.
 
 pub mod file;
+mod folder;
 pub mod key;
 pub mod ledger;
 pub mod lock;
 
 pub use file::FileStorage;
+pub use folder::default_folder;
 pub use lock::{BriefLock, Lock};

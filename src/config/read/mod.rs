@@ -1,4 +1,4 @@
-//! Lines that stand both among the global options and in sites: logs, certificate issuers, storage. They are read from
+//! Lines that stand both among the global options and in sites: logs, certificate issuers, storage, usage. They are read from
 //! a [`Line`], which knows no directive, into the typed forms.
 
 pub mod acme_defaults;
@@ -9,5 +9,6 @@ pub mod log;
 mod log_encoder;
 mod log_writer;
 pub mod storage;
+pub mod usage;
 
 pub use line::Line;

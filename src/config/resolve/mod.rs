@@ -105,6 +105,8 @@ pub fn resolve(file: &File, sources: &SourceMap, registry: &'static Registry) ->
             shutdown_delay: option("shutdown_delay"),
             metrics,
             servers,
+            usage: option("usage").and_then(|usage| serde_json::from_value(usage).ok()),
+            prices: option("price").and_then(|prices| serde_json::from_value(prices).ok()).unwrap_or_default(),
         });
     }
     let mut spans = spans::take(&mut config);

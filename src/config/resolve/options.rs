@@ -18,6 +18,8 @@
 //! | `app:NAME` | a whole app, put under `apps.NAME` |
 //! | `servers` | array of [`servers_options::ServerOptions`], longest address first |
 //! | `pki` | `tls_types::Pki` |
+//! | `usage` | the handler `usage`, without its prices |
+//! | `price` | array of the options' words |
 //!
 //! Those about certificates stand in [`options_tls`].
 //!
@@ -33,8 +35,8 @@ use crate::base::diagnostic::Diagnostic;
 use crate::config::directive_cx::{FileCx, Parsed};
 use crate::config::read::line::{duration, suggest};
 use crate::config::read::log::{self, Place};
-use crate::config::read::{Line, storage};
-use crate::config::types::{Admin, Server};
+use crate::config::read::{self, Line, storage};
+use crate::config::types::{Admin, Server, handler};
 use crate::syntax::token::Token;
 use crate::syntax::tree::Node;
 
@@ -57,6 +59,8 @@ const GENERAL: &[(&str, Reader)] = &[
     ("filesystem", filesystem),
     ("events", events),
     ("pki", pki::read),
+    ("usage", usage),
+    ("price", price),
 ];
 
 /// Reads all lines of the options block; every wrong line is reported.
@@ -247,6 +251,25 @@ fn metrics(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
         line.warn_ignored(0, true, &mut cx.diagnostics);
     }
     set(cx, line, out);
+    Ok(())
+}
+
+/// Its prices are those of the whole file.
+fn usage(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
+    if cx.options.contains_key("usage") {
+        return Err(line.duplicate());
+    }
+    let mut usage = read::usage::read(line, &mut cx.diagnostics)?;
+    for words in std::mem::take(&mut usage.prices) {
+        push(cx, "price", Value::from(words));
+    }
+    set(cx, line, handler("usage", &usage));
+    Ok(())
+}
+
+fn price(line: &Line<'_>, cx: &mut FileCx<'_>) -> Parsed<()> {
+    let words = read::usage::price(line)?;
+    push(cx, "price", Value::from(words));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::config::types::{Config, Server};
 use crate::syntax::tree::Node;
 
 /// Global options by what they make. Several options may make one thing; the first that is given is its place.
-const OPTIONS: [(&str, &[&str]); 14] = [
+const OPTIONS: [(&str, &[&str]); 16] = [
     ("/admin", &["admin", "persist_config"]),
     ("/admin/config", &["persist_config"]),
     ("/storage", &["storage"]),
@@ -20,6 +20,8 @@ const OPTIONS: [(&str, &[&str]); 14] = [
     ("/apps/events", &["events"]),
     ("/apps/pki", &["pki", "skip_install_trust"]),
     ("/apps/http/metrics", &["metrics"]),
+    ("/apps/http/usage", &["usage"]),
+    ("/apps/http/prices", &["price", "usage"]),
     ("/apps/http/grace_period", &["grace_period"]),
     ("/apps/http/shutdown_delay", &["shutdown_delay"]),
     ("/apps/http/http_port", &["http_port"]),

@@ -11,6 +11,7 @@
 //! ```
 
 mod forecast;
+mod labels;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::llm::price::{Nano, Prices};
 use crate::llm::usage::{Certainty, Endpoint, Tokens};
 
 pub use forecast::{Forecast, forecast};
+pub use labels::{Labels, labels};
 
 /// One call to an upstream that has ended, told once to everybody who counts.
 #[derive(Debug, Clone)]
@@ -115,7 +117,11 @@ pub trait Sink: Send + Sync {
 pub struct Meter {
     sinks: SmallVec<[Arc<dyn Sink>; 2]>,
     reservations: Vec<Box<dyn Reservation>>,
-    /// Labels of the calls, beside what is known of the user.
+    /// Where calls are kept: told of them as a sink is. The latest handler that names one counts.
+    pub ledger: Option<Arc<dyn Sink>>,
+    /// Labels that are worked out when a call is made.
+    pub late_labels: SmallVec<[Arc<Labels>; 1]>,
+    /// Labels of the calls, beside what is known of the user; [`labels`] puts all together.
     pub labels: Vec<(String, String)>,
     /// Name of the route in records; the host when empty.
     pub route: String,
@@ -131,6 +137,8 @@ impl Default for Meter {
         Self {
             sinks: SmallVec::new(),
             reservations: Vec::new(),
+            ledger: None,
+            late_labels: SmallVec::new(),
             labels: Vec::new(),
             route: String::new(),
             include_usage: true,
@@ -146,6 +154,24 @@ impl Meter {
         if !self.sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
             self.sinks.push(Arc::clone(sink));
         }
+    }
+
+    /// Tells everybody of a call that has ended and is settled, each once.
+    pub fn record(&self, call: &Call) {
+        for sink in &self.sinks {
+            sink.record(call);
+        }
+        if let Some(ledger) = &self.ledger
+            && !self.sinks.iter().any(|sink| Arc::ptr_eq(sink, ledger))
+        {
+            ledger.record(call);
+        }
+    }
+
+    /// Whether nobody asks for the calls of this request.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.sinks.is_empty() && self.reservations.is_empty() && self.ledger.is_none()
     }
 
     pub fn reserve(&mut self, reservation: Box<dyn Reservation>) {

@@ -1,3 +1,5 @@
+//! What the ledger promises: sums that agree, nothing lost but what is said, no file of others touched.
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 

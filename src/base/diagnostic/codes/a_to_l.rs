@@ -474,6 +474,13 @@ pub const CODES: &[Code] = &[
          months on the first, all of UTC.",
     ),
     (
+        "invalid-price",
+        "a price of a model makes no sense",
+        "A price is written as `price MODEL in 2.5 cached 1.25 out 10`: US dollars for a million tokens, zero or more, with at most \
+         six digits behind the point. `in` is always there; `cached`, `write`, `write_1h`, `audio_in`, `out`, `reasoning` and \
+         `audio_out` where they differ; `above 200000`, `batch`, `flex` or `priority` before them for the calls they are for.",
+    ),
+    (
         "invalid-proxy-url",
         "the URL of a forward proxy is not usable",
         "It is `http://host:port`, `https://host:port` or `socks5://host:port`, with user and password before the \
