@@ -39,6 +39,8 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Show a record that `record` made, or list those of a folder
     Show(ShowArgs),
+    /// Show what was used and what it cost, from the ledger of `usage`
+    Usage(UsageArgs),
     /// Have this machine trust the root certificate of the internal CA
     Trust(TrustArgs),
     /// Undo `trust`
@@ -216,6 +218,52 @@ pub struct ShowArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct UsageArgs {
+    #[command(subcommand)]
+    pub command: Option<UsageCommand>,
+    /// What sums are made by: user (or key), team, app, model, endpoint, route, upstream, day, hour, tag.NAME
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "model")]
+    pub by: Vec<String>,
+    #[command(flatten)]
+    pub of: UsageOf,
+}
+
+#[derive(Subcommand)]
+pub enum UsageCommand {
+    /// Print every call, as CSV or as lines of JSON
+    Export(UsageOf),
+}
+
+#[derive(clap::Args)]
+pub struct UsageOf {
+    /// Calls that came then or later: `2026-11-01`, `2026-11-01T18:00:00Z`, `7d` or `12h` ago
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Calls that came before
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The ledger [default: that of --config, else of the running proxy, else the default file]
+    #[arg(long, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    /// Configuration file whose ledger it is
+    #[arg(short, long, value_name = "FILE", conflicts_with = "ledger")]
+    pub config: Option<PathBuf>,
+    /// File of KEY=value lines to add to the environment; may be given several times
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub envfile: Vec<PathBuf>,
+    /// Control socket of the running proxy [default: in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

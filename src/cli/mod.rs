@@ -12,6 +12,7 @@ mod sample_llm;
 mod show;
 mod token;
 mod trust;
+mod usage;
 mod validate;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
         }
         Command::Migrate(args) => migrate::migrate(&args),
         Command::Show(args) => show::show(&args),
+        Command::Usage(args) => usage::usage(&args),
         Command::SampleLlm(args) => sample_llm::sample_llm(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Version => {

@@ -2,7 +2,7 @@
 
 mod load;
 mod print;
-mod safe;
+pub(super) mod safe;
 
 use std::io::Write;
 use std::path::Path;
