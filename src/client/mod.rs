@@ -31,6 +31,7 @@ mod tls;
 mod total;
 mod tunnel;
 mod upgraded;
+mod url;
 mod verify;
 
 pub use identity::PoolId;
@@ -44,6 +45,7 @@ pub use target::{Address, KeepAlive, Scheme, Target, TargetOptions, Timeouts, Ve
 pub use ticker::Deadline;
 pub use tls::{ClientIdentity, Curve, LookedUp, RootSource, TlsClient, TlsClientOptions, Trust};
 pub use upgraded::Upgraded;
+pub use url::ServiceUrl;
 
 /// A target or TLS option that cannot be used. The text is for the admin: it names files, never their contents.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use crate::config::registry::{Directive, HandlerModule, MatcherModule, Registry}
 
 mod abort;
 pub mod acme_server;
+mod alert;
 pub mod auth_token;
 mod basic_auth;
 mod bind;
@@ -111,6 +112,7 @@ const DIRECTIVES: &[&Directive] = &[
     &ollama_compat::DIRECTIVE,
     &models::DIRECTIVE,
     // Behind what names the caller and the model.
+    &alert::DIRECTIVE,
     &budget::DIRECTIVE,
     &request_header::DIRECTIVE,
     &encode::DIRECTIVE,
@@ -140,6 +142,7 @@ const DIRECTIVES: &[&Directive] = &[
 
 const HANDLERS: &[HandlerModule] = &[
     acme_server::HANDLER,
+    alert::HANDLER,
     auth_token::HANDLER,
     basic_auth::HANDLER,
     budget::HANDLER,

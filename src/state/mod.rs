@@ -12,11 +12,13 @@
 //! that several machines share would answer [`Later`](Answer::Later), and no feature would notice. What a zone allows
 //! comes with every question, so a reload that changes it needs nothing here: the counts go on under the zone's name.
 
+pub mod alarm;
 pub mod baseline;
 pub mod key;
 pub mod limit;
 pub mod memory;
 pub mod moment;
+mod networks;
 pub mod period;
 pub mod purse;
 mod rate;

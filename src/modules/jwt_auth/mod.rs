@@ -70,12 +70,12 @@ use serde::{Deserialize, Serialize};
 
 use self::claims::{Required, Rules};
 use self::gate::Gate;
-use self::jwks::{Jwks, JwksUrl};
+use self::jwks::Jwks;
 use self::key::{Algorithm, Key, KeySet, MIN_SECRET};
 use self::verified::Verified;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::units::parse_duration;
-use crate::client::Scheme;
+use crate::client::{Scheme, ServiceUrl};
 use crate::config::compile_cx::{CompileCx, CompileError, read};
 use crate::config::directive_cx::{ConfigValue, DirectiveCx, Parsed};
 use crate::config::nanos::Nanos;
@@ -292,7 +292,7 @@ fn duration(cx: &DirectiveCx<'_, '_>, line: &Node, least: i64) -> Parsed<Nanos> 
 
 fn parse_jwks(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<JwksConfig> {
     let token = cx.one(line)?;
-    let url = JwksUrl::parse(token.text()).map_err(|why| {
+    let url = ServiceUrl::parse(token.text()).map_err(|why| {
         let message = format!("`{}` is not the URL of a key set: {why}", token.shown());
         Box::new(
             cx.err(token.span, "invalid-jwks-url", message).help("for example `https://issuer/.well-known/jwks.json`"),

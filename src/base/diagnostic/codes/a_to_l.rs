@@ -23,6 +23,12 @@ pub const CODES: &[Code] = &[
          own port.",
     ),
     (
+        "alert-without-condition",
+        "an alert has no condition",
+        "An alert needs a line that says when it is due: `when spend over 1h > $10`, `when errors over 5m > 5%`, \
+         `when budget NAME > 80%` or `when new_network`.",
+    ),
+    (
         "algorithm-without-key",
         "an algorithm is accepted that no key can verify",
         "`algorithms` of `jwt_auth` names one that none of its keys is for: HS256 and its kin need a `secret`, all others a \
@@ -368,6 +374,13 @@ pub const CODES: &[Code] = &[
          behind it (`500k tokens`, `2M tokens`). It must be more than nothing.",
     ),
     (
+        "invalid-condition",
+        "a condition of an alert is not usable",
+        "A condition is what is watched, over how long, and what is too much: `spend over 1h > $10`, `tokens over 10m > 2M`, \
+         `spend over 1h > 3x baseline 7d`, `errors over 5m > 5%`, `rate_limited over 5m > 10%`, `budget NAME > 80%`, or \
+         `new_network`. Without `over` it is an hour, for shares five minutes. A baseline is 2 to 1024 times as long as what is measured.",
+    ),
+    (
         "invalid-duration",
         "a duration is not usable",
         "A duration is a number with a unit, or several: `300ms`, `30s`, `1m30s`, `2h`, `1d`.",
@@ -574,6 +587,17 @@ pub const CODES: &[Code] = &[
         "a word is not one of those that may stand there",
         "An option of this kind takes one of a few words, such as `on` or `off`, or a text of a certain form. The \
          message names those that fit, or the nearest of them. Words are case-sensitive.",
+    ),
+    (
+        "invalid-webhook-secret",
+        "the secret of a webhook is not usable",
+        "The secret signs what is sent. It is any text, or base64 behind `whsec_` as Standard Webhooks has it; `{$VAR}`, \
+         `{env.VAR}` and `{file./path}` keep it out of the file. It cannot be empty, nor come from a request.",
+    ),
+    (
+        "invalid-webhook-url",
+        "the URL of a webhook is not usable",
+        "A webhook is a whole URL, with `https://` (or `http://`, for a receiver in your own network) in front and without a user name.",
     ),
     (
         "jwks-without-tls",
