@@ -333,10 +333,12 @@ impl Counts {
     }
 
     fn standing(&self, limits: &Limits, now: Moment) -> Standing {
-        let left = |limit: u64, window: Option<&Window>| Left {
-            limit,
-            remaining: limit.saturating_sub(window.map_or(0, Window::total)),
-            reset: Duration::from_nanos(window.map_or(Moment(0), |w| w.until(limits.window)) - now),
+        let left = |limit: u64, window: Option<&Window>| {
+            // What was given back has no end to wait for.
+            let used = window.filter(|window| window.total() > 0);
+            let until = used.map_or(Moment(0), |window| window.until(limits.window));
+            let remaining = limit.saturating_sub(used.map_or(0, Window::total));
+            Left { limit, remaining, reset: Duration::from_nanos(until - now) }
         };
         Standing {
             requests: limits.events.map(|limit| left(limit, Some(&self.events))),

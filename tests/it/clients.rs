@@ -208,6 +208,20 @@ fn openai_python_at(gateway: &Gateway) {
     gateway.check_secrets(script);
 }
 
+/// A limit of ours is waited for as one of the provider's would be.
+#[test]
+fn openai_python_waits_for_a_limit() {
+    let zone = "\trate_limit {\n\t\tzone sdk {\n\t\t\tkey {auth.id}\n\t\t\twindow 2s\n\t\t\tevents 2\n\t\t\ttokens 3000\n\t\t}\n\t}\n";
+    let (gateway, script) = (Gateway::with(zone), "openai_limited.py");
+    let base = format!("{}/v1", gateway.base);
+    let Some(told) = gateway.run(script, "openai", &[&base, TOKEN]) else { return };
+    check(script, &told, json!({"left": ["2", "1"], "waited": [text(), text()]}));
+    let took = told["waited_took"].as_f64().unwrap() + told["left_took"].as_f64().unwrap();
+    assert!(took >= 2.0, "the third request came after {took} s");
+    check_raised(script, &told, "hopeless", "RateLimitError", 429, "Request too large");
+    assert_eq!(gateway.upstream.seen().len(), 3, "what was refused did not go up");
+}
+
 #[test]
 fn openai_javascript() {
     let (gateway, script) = (Gateway::start(), "openai_cases.mjs");

@@ -202,7 +202,7 @@ fn a_wrapper_on_the_wrong_side_of_tls_is_named() {
 }
 
 /// A balancer of another make, in front; ended on drop.
-struct Balancer {
+pub struct Balancer {
     child: Child,
     _directory: tempfile::TempDir,
 }
@@ -215,7 +215,7 @@ impl Drop for Balancer {
 }
 
 impl Balancer {
-    fn start(program: &str, arguments: &[&str], configuration: &str, port: u16) -> Self {
+    pub fn start(program: &str, arguments: &[&str], configuration: &str, port: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("configuration");
         std::fs::write(&file, configuration.replace("DIRECTORY", &directory.path().display().to_string())).unwrap();
@@ -233,7 +233,7 @@ impl Balancer {
 }
 
 /// `false`, with a message, where a program is absent; a failure under `CI=true`.
-fn is_there(program: &str) -> bool {
+pub fn is_there(program: &str) -> bool {
     let found = std::env::split_paths("/usr/sbin:/usr/bin:/usr/local/bin").any(|folder| folder.join(program).is_file());
     assert!(found || std::env::var("CI").as_deref() != Ok("true"), "{program} is missing; ./test installs it");
     if !found {

@@ -48,6 +48,7 @@ mod ocsp;
 mod ollama_compat;
 mod on_demand;
 mod planted_secrets;
+mod rate_limit;
 mod record;
 mod reference;
 mod reload;

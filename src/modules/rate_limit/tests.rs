@@ -1,3 +1,5 @@
+//! The directive from words to answers.
+
 use std::time::Instant;
 
 use http::HeaderMap;

@@ -1,3 +1,5 @@
+//! Zones against the plugin's rules, with seeds: never above a limit, never more memory than is allowed.
+
 use super::*;
 use std::collections::HashMap;
 use std::sync::Arc;
