@@ -16,6 +16,7 @@ use crate::http::error::HandlerError;
 use crate::http::exchange::{Exchange, Response};
 use crate::http::gunzip;
 use crate::http::handler::Flow;
+use crate::http::metering::{self, Meter};
 use crate::http::response_handler::{self, Reaction};
 
 impl Engine {
@@ -74,6 +75,9 @@ impl Engine {
             let inner = response.body_mut().take();
             *response.body_mut() = Body::stream(Counted::new(inner, in_flight));
         }
+        if let Some(meter) = ex.meter.take() {
+            self.count(meter, ex, plan, &mut response);
+        }
         if let Some(buffer) = self.response_buffer {
             let body = response.body_mut().take();
             *response.body_mut() =
@@ -96,6 +100,18 @@ impl Engine {
         self.finish(ex, &mut response, set_cookie);
         ex.server_header = false;
         Ok(Flow::Respond(response))
+    }
+
+    /// Has the call counted, whatever becomes of its answer from here on.
+    fn count(&self, mut meter: Box<Meter>, ex: &mut Exchange, plan: &Plan, response: &mut Response) {
+        if !self.handle_response.is_empty() {
+            // Routes for the answer may make further calls.
+            ex.meter = Some(Box::new(meter.sibling()));
+        }
+        if let Some(facts) = &ex.upstream {
+            meter.answers(&facts.hostport, facts.retries);
+        }
+        metering::follow(meter, response, plan.uri.path());
     }
 
     /// The head for the client.

@@ -71,7 +71,7 @@ impl Engine {
         ex: &mut Exchange,
         plan: &Plan,
         past: &Past,
-        body: Body,
+        mut body: Body,
     ) -> Result<Answered, Failed> {
         let now = Instant::now();
         let choice = self.choose(upstreams, ex, plan, past, now);
@@ -87,6 +87,12 @@ impl Engine {
             }
         };
         Self::note_facts(ex, upstream, &reachable, now);
+        if let Some(meter) = &mut ex.meter {
+            meter.sends(Arc::clone(&reachable.hostport), past.retried);
+            if let Some(asking) = meter.ask_for_usage(&body) {
+                body = asking;
+            }
+        }
         let in_flight = upstream.state.begin();
         upstream.state.counters.sent(past.retried > 0);
         let pass = upstream.breaker.as_ref().map(|breaker| breaker.begin(now));
@@ -108,6 +114,9 @@ impl Engine {
                 }
                 if self.policy.watches_latency() {
                     upstream.state.ewma.failed(Instant::now(), now.elapsed());
+                }
+                if let Some(meter) = &mut ex.meter {
+                    meter.failed(&failure.error);
                 }
                 if let Some(transcript) = &ex.transcript {
                     transcript.failed(&failure.error);
@@ -156,6 +165,9 @@ impl Engine {
         // A request of HTTP/1.0 may have come without one.
         if headers.get(header::HOST).is_none_or(HeaderValue::is_empty) {
             headers.insert(header::HOST, to.host_value.clone());
+        }
+        if ex.meter.as_ref().is_some_and(|meter| meter.counts()) {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         fix_length(ex, &plan.method, &mut headers, request.body());
         let gunzip = self.compression && outgoing::wants_gzip(&plan.method, &headers);

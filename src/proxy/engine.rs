@@ -23,6 +23,7 @@ use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
 use crate::http::headers::CompiledHeaderOps;
+use crate::http::metering;
 use crate::http::response_handler::ResponseHandler;
 use crate::http::response_matcher::CompiledResponseMatcher;
 use crate::http::rewrite::Rewrite;
@@ -91,6 +92,9 @@ impl Engine {
         let mut plan = self.plan(ex)?;
         let mut upstreams = self.listed(ex, false).await;
         plan.model = by_model::settle(&upstreams, ex).await?;
+        if ex.meter.is_some() {
+            metering::prepare(ex, &plan.method, &plan.uri).await?;
+        }
         let mut body = if plan.keeps_body { Body::Empty } else { take_body(ex)? };
         if let Some(buffer) = self.request_buffer {
             body = read_ahead(body, buffer.limit()).await.map_err(|e| HandlerError::from_proxy(ORIGIN, e))?;
@@ -114,10 +118,14 @@ impl Engine {
             match self.attempt(&upstreams, ex, &plan, &past, sending).await {
                 Ok(answered) => {
                     self.heard(ex, &answered);
+                    let status = answered.sent.response.status();
                     if let Some(final_answer) = self.consider(ex, &upstreams, &plan, answered, &body, &mut past).await?
                     {
                         body.settle();
                         return self.deliver(ex, &plan, final_answer, &past).await;
+                    }
+                    if let Some(meter) = &mut ex.meter {
+                        meter.answered(status.as_u16());
                     }
                 }
                 Err(Failed { error, unsent, upstream }) => {

@@ -3,18 +3,19 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http_body::Body as _;
 
 use crate::base::body::Body;
 use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::hold::hold_body;
 use crate::http::requested_model::{DEFAULT_LIMIT, ModelOf};
-use crate::llm::usage::{Endpoint, request};
+use crate::llm::usage::{Endpoint, Prompt, request};
 
 /// What a call may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forecast {
-    /// Tokens of the prompt, estimated.
+    /// Tokens of the prompt: a quick estimate, a tenth off for English and code.
     pub input: u64,
     /// The most output tokens that the request allows, all of its choices together; `None` = it sets no bound.
     pub output_limit: Option<u64>,
@@ -27,7 +28,15 @@ pub struct Forecast {
 /// What was forecast of a body, kept while it stays the same.
 pub(super) struct Kept {
     body: Bytes,
+    pub prompt: Prompt,
     asked: request::Asked,
+}
+
+impl Kept {
+    /// Whether it is true of this body: the same bytes are the same allocation, which is kept alive here.
+    pub fn is_of(&self, body: &Bytes) -> bool {
+        std::ptr::eq(self.body.as_ref(), body.as_ref())
+    }
 }
 
 /// Reads the request as far as counting needs. Holds its body where it is of a kind that tells, as a `model` matcher does.
@@ -45,27 +54,35 @@ pub async fn forecast(ex: &mut Exchange) -> Result<Forecast, HandlerError> {
         }
     };
     // Where the path names the model, the body has not been looked at.
+    hold(ex, endpoint).await?;
+    let (input, asked) = match &ex.body {
+        Body::Full(body) if endpoint.is_metered() && ex.may_tell_in_json() => look(ex, body.clone(), endpoint),
+        // What is not read takes something all the same.
+        body if endpoint.is_metered() => (body.size_hint().lower() / 4, request::Asked::default()),
+        _ => (0, request::Asked::default()),
+    };
+    let stream = asked.stream || endpoint.streams_unasked(ex.uri.path()) && !asked.no_stream;
+    Ok(Forecast { input, output_limit: asked.output_limit, model, endpoint, stream })
+}
+
+/// Holds the body of a call whose counts can be told from it.
+pub(super) async fn hold(ex: &mut Exchange, endpoint: Endpoint) -> Result<(), HandlerError> {
     if endpoint.is_metered() && ex.may_tell_in_json() {
         hold_body(ex, DEFAULT_LIMIT).await?;
     }
-    let asked = match &ex.body {
-        Body::Full(body) if endpoint.is_metered() && ex.may_tell_in_json() => asked(ex, body.clone()),
-        _ => request::Asked::default(),
-    };
-    let stream = asked.stream || endpoint.streams_unasked(ex.uri.path()) && !asked.no_stream;
-    Ok(Forecast { input: asked.input, output_limit: asked.output_limit, model, endpoint, stream })
+    Ok(())
 }
 
-fn asked(ex: &mut Exchange, body: Bytes) -> request::Asked {
-    if let Some(meter) = &ex.meter
-        && let Some(kept) = &meter.forecast
-        && std::ptr::eq(kept.body.as_ref(), body.as_ref())
+fn look(ex: &mut Exchange, body: Bytes, endpoint: Endpoint) -> (u64, request::Asked) {
+    if let Some(kept) = ex.meter.as_ref().and_then(|meter| meter.forecast.as_ref())
+        && kept.is_of(&body)
     {
-        return kept.asked;
+        return (kept.prompt.quick(), kept.asked);
     }
-    let asked = request::read(&body);
-    ex.meter().forecast = Some(Kept { body, asked });
-    asked
+    let (asked, prompt) = (request::read(&body), Prompt::read(&body, endpoint));
+    let input = prompt.quick();
+    ex.meter().forecast = Some(Kept { body, prompt, asked });
+    (input, asked)
 }
 
 #[cfg(test)]
@@ -89,7 +106,7 @@ mod tests {
             r#"{"model":"m","max_tokens":50,"n":2,"stream":true,"messages":[{"role":"user","content":"How are you today?"}]}"#,
         );
         assert_eq!((chat.model.as_deref(), chat.output_limit, chat.stream), (Some("m"), Some(100), true));
-        assert!((5..40).contains(&chat.input), "{}", chat.input);
+        assert!((9..14).contains(&chat.input), "{}", chat.input);
         let ollama = told("/api/chat", r#"{"model":"m","options":{"num_predict":7},"messages":[]}"#);
         assert_eq!((ollama.endpoint, ollama.output_limit, ollama.stream), (Endpoint::OllamaChat, Some(7), true));
         assert!(!told("/api/chat", r#"{"model":"m","stream":false}"#).stream);

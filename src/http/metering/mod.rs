@@ -10,8 +10,10 @@
 //!            └── forecast(ex): what the call may take             │ refused, never made ─▶ Reservation::release
 //! ```
 
+mod follow;
 mod forecast;
 mod labels;
+mod underway;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,8 +26,10 @@ use super::exchange::Exchange;
 use crate::llm::price::{Nano, Prices};
 use crate::llm::usage::{Certainty, Endpoint, Tokens};
 
+pub use follow::follow;
 pub use forecast::{Forecast, forecast};
 pub use labels::{Labels, labels};
+pub use underway::prepare;
 
 /// One call to an upstream that has ended, told once to everybody who counts.
 #[derive(Debug, Clone)]
@@ -130,6 +134,12 @@ pub struct Meter {
     /// What calls cost.
     pub prices: Arc<Prices>,
     forecast: Option<forecast::Kept>,
+    /// Set once calls of this request are counted.
+    facts: Option<Box<underway::Facts>>,
+    /// The call under way.
+    attempt: Option<underway::Attempt>,
+    /// The stream's counts were asked for where the client did not: they are not for it.
+    asked_for_usage: bool,
 }
 
 impl Default for Meter {
@@ -144,6 +154,9 @@ impl Default for Meter {
             include_usage: true,
             prices: Prices::embedded(),
             forecast: None,
+            facts: None,
+            attempt: None,
+            asked_for_usage: false,
         }
     }
 }
@@ -192,45 +205,5 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
-    fn drop(&mut self) {
-        for reservation in self.reservations.drain(..) {
-            reservation.release();
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::super::exchange::testing::exchange;
-    use super::*;
-
-    struct Counts(Rc<Cell<u32>>);
-
-    impl Reservation for Counts {
-        fn settle(self: Box<Self>, _: &mut Call) {}
-        fn release(self: Box<Self>) {
-            self.0.set(self.0.get() + 1);
-        }
-    }
-
-    #[test]
-    fn a_request_that_makes_no_call_gives_back_what_was_reserved() {
-        let released = Rc::new(Cell::new(0));
-        let mut ex = exchange("POST", "/v1/chat/completions", &[]);
-        ex.meter().reserve(Box::new(Counts(Rc::clone(&released))));
-        ex.meter().reserve(Box::new(Counts(Rc::clone(&released))));
-        drop(ex);
-        assert_eq!(released.get(), 2);
-    }
-
-    #[test]
-    fn labels_are_set_once() {
-        let mut meter = Meter::default();
-        meter.label("team", "a".into());
-        meter.label("team", "b".into());
-        assert_eq!(meter.labels, [("team".to_owned(), "b".to_owned())]);
-    }
-}
+mod tests;

@@ -4,11 +4,19 @@
 //! Pure. Parts are always contained in the whole here, whatever the provider's habit: Anthropic's `input_tokens`, which
 //! leaves the cached ones out, becomes the sum of all three.
 
+mod answer;
 mod endpoint;
+pub mod hidden;
+pub mod last_words;
+mod prompt;
 pub mod request;
+pub mod sample;
+mod scan;
 pub mod tokenizer;
 
+pub use answer::{Answer, Framing, Told};
 pub use endpoint::Endpoint;
+pub use prompt::Prompt;
 
 /// Tokens of one call. Parts are contained in the whole: cached, cache_write* and audio_input are part of input,
 /// reasoning and audio_output of output.
