@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Words that only llmproxy has: such a file is none for Caddy.
-const OURS: &[&str] = &["auth_token", "dns exec"];
+const OURS: &[&str] = &["auth_token", "dns exec", "rate_limit"];
 
 #[test]
 fn every_example_is_valid() {

@@ -71,6 +71,7 @@ fn addresses_are_counted_and_refusals_go_to_the_error_routes() {
     let refused = client::get(port, "/");
     if begun.elapsed() < Duration::from_secs(3) {
         assert_eq!((refused.status(), refused.text()), (429, "by_address 429".to_owned()));
+        assert!(refused.header("retry-after").is_some_and(|seconds| ["1", "2", "3"].contains(&seconds)));
     }
     assert_eq!(get_from("127.0.0.8", port, "/").status(), 200, "another address has its own count");
     // It may come again when it was told.

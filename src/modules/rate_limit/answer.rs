@@ -94,21 +94,22 @@ pub fn refuse(gate: &Gate, zone: &ZoneGate, refusal: &Refusal, ex: &mut Exchange
     log(gate, zone, wait, ex);
     ex.set_extra(EXCEEDED, zone.name.to_string());
     let mut error = HandlerError::new(429, HANDLER.id, format!("rate limit exceeded: zone {}", zone.name));
+    // As in Caddy, what is told stands on the answers of error routes too.
+    let headers = &mut ex.early_headers;
     if let Some(wait) = wait {
-        error = error.header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+    }
+    if zone.tells {
+        if let Some(wait) = wait {
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(whole_millis(wait)));
+        }
+        let worth_it = wait.is_some_and(|wait| wait <= PATIENCE);
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static(if worth_it { "true" } else { "false" }));
+        headers.extend(Told(refusal.standing).fields());
     }
     // Elsewhere the answer is as the plugin's.
     if ex.error_dialect().is_some() {
         error.refusal = Some(words(zone, refusal, wait));
-    }
-    if zone.tells {
-        if let Some(wait) = wait {
-            let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-            error = error.header(RETRY_AFTER_MS, HeaderValue::from(millis));
-        }
-        let worth_it = wait.is_some_and(|wait| wait <= PATIENCE);
-        error = error.header(SHOULD_RETRY, HeaderValue::from_static(if worth_it { "true" } else { "false" }));
-        error.headers.extend(Told(refusal.standing).fields());
     }
     error
 }
@@ -137,13 +138,13 @@ fn words(zone: &ZoneGate, refusal: &Refusal, wait: Option<Duration>) -> Words {
 
 fn log(gate: &Gate, zone: &ZoneGate, wait: Option<Duration>, ex: &Exchange) {
     let remote_ip = ex.peer_ip().map(|ip| ip.to_string()).unwrap_or_default();
-    let wait = wait.unwrap_or_default().as_secs_f64();
+    let wait_ms = whole_millis(wait.unwrap_or_default());
     let name = &*zone.name;
     if gate.log_key {
         let key = zone.key_text(ex);
-        tracing::info!(zone = name, wait, remote_ip, key = &*key, "rate limit exceeded");
+        tracing::info!(zone = name, wait_ms, remote_ip, key = &*key, "rate limit exceeded");
     } else {
-        tracing::info!(zone = name, wait, remote_ip, "rate limit exceeded");
+        tracing::info!(zone = name, wait_ms, remote_ip, "rate limit exceeded");
     }
 }
 
@@ -156,10 +157,13 @@ fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
+fn whole_millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 /// As Go prints it, in milliseconds rounded up: `6m0s`, `1.5s`, `12ms`.
 fn shown(wait: Duration) -> String {
-    let millis = i64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
-    format_duration(millis.saturating_mul(1_000_000))
+    format_duration(i64::try_from(whole_millis(wait)).unwrap_or(i64::MAX).saturating_mul(1_000_000))
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ const ZONE_OPTIONS: [&str; 11] = [
 
 /// The directive that zones run before which must know who asks: the first behind access control.
 const BEHIND_ACCESS: &str = "cursor_compat";
-/// The directive that follows this one unless `order` says otherwise.
-const NEXT: &str = "auth_token";
+/// The directives around this one unless `order` has moved it.
+const AROUND: [&str; 2] = ["try_files", "auth_token"];
 
 pub fn parse(cx: &mut DirectiveCx<'_, '_>) -> Parsed<Vec<ConfigValue>> {
     if !cx.args.is_empty() {
@@ -211,9 +211,10 @@ fn duration(cx: &DirectiveCx<'_, '_>, word: &Token) -> Parsed<Nanos> {
 /// One route for zones that need not know who asks, and one behind access control for those that do.
 fn placed(cx: &DirectiveCx<'_, '_>, config: RateLimit) -> Vec<ConfigValue> {
     let route = |config: &RateLimit| cx.route_of(vec![module(config)]);
-    let order = &cx.file.order;
-    let own = order.iter().position(|name| name == cx.directive.name);
-    let moved = own.is_none_or(|at| order.get(at + 1).is_none_or(|next| next != NEXT));
+    let names: Vec<&str> = cx.file.order.iter().map(String::as_str).collect();
+    let [before, after] = AROUND;
+    // Others may have been moved in between, on one side.
+    let moved = !names.windows(2).any(|two| two == [before, HANDLER.id] || two == [HANDLER.id, after]);
     let (late, early): (Vec<_>, Vec<_>) =
         config.rate_limits.iter().map(|(name, zone)| (name.clone(), zone.clone())).partition(|(_, z)| z.asks_who());
     if moved || late.is_empty() {
