@@ -9,7 +9,7 @@ use super::refusal;
 use crate::http::error::HandlerError;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
-use crate::http::metering::{Call, Charge, Forecast, Reservation, Running, forecast};
+use crate::http::metering::{Call, Charge, Forecast, Reservation, Running, Sink, forecast};
 use crate::http::placeholder::{Template, Unknown};
 use crate::llm::model_table::{ModelTable, UNKNOWN_OUTPUT};
 use crate::llm::price::{Nano, Prices, Terms};
@@ -23,6 +23,10 @@ pub struct Gate {
     pub key: Template,
     pub purse: Arc<dyn Purse>,
     pub rules: Arc<Rules>,
+    /// Where the charges are kept.
+    pub ledger: Arc<dyn Sink>,
+    /// Where no `usage` says other prices.
+    pub prices: Arc<Prices>,
 }
 
 pub struct Rules {
@@ -56,6 +60,7 @@ impl Gate {
             return Ok(());
         }
         let rules = &self.rules;
+        self.have_it_kept(ex);
         let forecast = forecast(ex).await?;
         let model = forecast.model.as_deref();
         let price = Price::of(&ex.meter().prices, &forecast, rules);
@@ -73,20 +78,30 @@ impl Gate {
             tracing::debug!(budget = %rules.name, key = %key, held = refused.held, "no room in a budget");
             refusal::no_room(&rules.name, &refused)
         })?;
-        if !forecast.endpoint.is_metered() {
-            // It only had to be seen that something is left.
-            let _ = self.purse.release(&hold);
-            return Ok(());
-        }
         let claim = Claim {
             purse: Arc::clone(&self.purse),
             rules: Arc::clone(rules),
             prices: Arc::clone(&ex.meter().prices),
+            // Of nothing, where no API that is known is called: then it had to be seen that something is left, and is charged
+            // what the answer tells, if it tells anything.
             hold: Some(hold),
             price,
         };
         ex.meter().reserve(Box::new(claim));
         Ok(())
+    }
+
+    /// What is spent must be in the ledger that is read at the start, whatever else is counted where.
+    fn have_it_kept(&self, ex: &mut Exchange) {
+        let meter = ex.meter();
+        match &meter.ledger {
+            None => {
+                meter.ledger = Some(Arc::clone(&self.ledger));
+                meter.prices = Arc::clone(&self.prices);
+            }
+            Some(ledger) if Arc::ptr_eq(ledger, &self.ledger) => {}
+            Some(_) => meter.tell(&self.ledger),
+        }
     }
 }
 

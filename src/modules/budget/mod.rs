@@ -33,8 +33,8 @@
 //! **Prices** are those of [`usage`](#usage), embedded and overridable (`price MODEL in 2.5 out 10`). A call whose price nobody knows cannot be
 //! counted against money: it is refused (403, `price_unknown`), and the log says which model lacks a price. `unknown_price allow`
 //! lets it pass uncharged; limits on tokens count it all the same. WebSockets (realtime) are not metered, so they are refused in
-//! the same way, whatever the limits are. What generates nothing (lists of models, files, counting tokens) is not charged, and passes
-//! while anything is left; `GET` always passes. Batches and fine-tuning are billed by providers later and not seen here: keep
+//! the same way, whatever the limits are. What generates nothing (files, counting tokens) is not charged, and passes
+//! while anything is left; `GET` always passes. On paths of no known API nothing is set aside, and charged is what the answer tells. Batches and fine-tuning are billed by providers later and not seen here: keep
 //! such paths from tokens that must not (`paths` of `auth_token`).
 //!
 //! **When it is spent** callers are answered 429 in the shape of their API, with OpenAI's `insufficient_quota`, when the next
@@ -43,11 +43,12 @@
 //!
 //! **It is kept** in the ledger of [`usage`](#usage), which is opened for a budget also where `usage` is not written: what was
 //! spent survives a restart and a crash, which loses at most the calls of the last flush (a second), and those that were
-//! under way. A reload changes limits at once and keeps what is spent. Keys longer than 256 bytes are kept as their SHA-256. With more than a
+//! under way. The ledger is that of the whole file, also where a site keeps its calls in another one. A reload changes limits at once and keeps what is spent. Keys longer than 256 bytes are kept as their SHA-256. With more than a
 //! million keys in one period, new ones share one purse, `(others)`.
 
 mod amount;
 mod gate;
+mod opening;
 mod parse;
 mod refusal;
 #[cfg(test)]
@@ -66,6 +67,7 @@ use crate::http::route::Handler;
 use crate::state;
 
 use self::gate::{Gate, Rules};
+use self::opening::Opening;
 
 pub const DIRECTIVE: Directive = Directive {
     name: "budget",
@@ -152,7 +154,7 @@ impl UnknownPrice {
     }
 }
 
-fn compile(module: &Module, _: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
+fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileError> {
     let config: Config = read(module, "handler")?;
     let invalid = |why: &str, field: &str| Err(CompileError::new("invalid-value", why).within(field));
     if !is_name(&config.name) {
@@ -181,6 +183,14 @@ fn compile(module: &Module, _: &mut CompileCx<'_>) -> Result<Handler, CompileErr
     if config.reserve == Some(0) {
         return Err(CompileError::new("invalid-number", "`reserve` is a number of tokens").within("reserve"));
     }
+    let purse = state::process().purse(&config.name);
+    let ledger = cx.default_ledger()?;
+    // Behind the ledger's own, which opens it.
+    cx.go_live.push(Arc::new(Opening {
+        budget: config.name.clone(),
+        purse: Arc::clone(&purse),
+        ledger: Arc::clone(&ledger),
+    }));
     let rules = Rules {
         name: config.name.as_str().into(),
         limits,
@@ -191,8 +201,10 @@ fn compile(module: &Module, _: &mut CompileCx<'_>) -> Result<Handler, CompileErr
     };
     Ok(Handler::Async(Box::new(Gate {
         key: Template::parse(config.key.as_deref().unwrap_or(EACH_CALLER)),
-        purse: state::process().purse(&config.name),
+        purse,
         rules: Arc::new(rules),
+        ledger,
+        prices: Arc::clone(&cx.prices),
     })))
 }
 
