@@ -61,12 +61,16 @@ pub struct SendError {
 /// after that without a byte of an answer, and it had served before, the request is sent once more on a new connection,
 /// provided its method is idempotent (or it has an `idempotency-key`) and its body is at hand. Dropping the future
 /// cancels the upstream at once.
-pub fn send<R: Into<Box<Request<Body>>>>(
+pub async fn send(
     target: &Target,
-    request: R,
+    request: impl Into<Box<Request<Body>>>,
     options: SendOptions,
-) -> impl Future<Output = Result<Sent, SendError>> + use<'_, R> {
-    total::bounded(target, exchange(target, request.into(), options))
+) -> Result<Sent, SendError> {
+    let exchange = exchange(target, request.into(), options);
+    match target.options.timeouts.total {
+        None => exchange.await,
+        Some(limit) => total::bounded(target, limit, Box::pin(exchange)).await,
+    }
 }
 
 /// Boxed, as a request is moved from one future to the next.

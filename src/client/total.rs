@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -14,13 +15,13 @@ use super::ticker::Deadline;
 use crate::base::body::Body;
 use crate::base::error::{Kind, ProxyError, Retry};
 
-/// Runs an exchange within the target's limit, if it has one. What is not over in time is cancelled; an upgraded
-/// connection is bounded by nobody here.
+/// Runs an exchange within the limit. What is not over in time is cancelled; an upgraded connection is bounded by nobody
+/// here.
 pub(super) async fn bounded(
     target: &Target,
+    limit: Duration,
     exchange: impl Future<Output = Result<Sent, SendError>>,
 ) -> Result<Sent, SendError> {
-    let Some(limit) = target.options.timeouts.total else { return exchange.await };
     let started = Instant::now();
     let Ok(result) = tokio::time::timeout(limit, exchange).await else {
         let error = too_long(Kind::ResponseTimeout, Retry::IfIdempotent, target.label());

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::sink::Sink;
 
-/// Handed over without waiting for the tick.
-const FULL: usize = 32 << 10;
+/// Handed over without waiting for the tick. Waking the writer costs as much as making some ten lines.
+const FULL: usize = 128 << 10;
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers(Vec::new())) };
@@ -29,6 +29,7 @@ impl Buffer {
     fn hand_over(&mut self) {
         if self.count > 0 {
             self.sink.send(std::mem::take(&mut self.lines), self.count);
+            self.lines = self.sink.spare();
             self.count = 0;
         }
     }
@@ -58,8 +59,6 @@ pub fn write(sink: &Arc<Sink>, encode: impl FnOnce(&mut Vec<u8>)) {
         buffer.idle = false;
         if buffer.lines.len() >= FULL {
             buffer.hand_over();
-            // It will be as full again.
-            buffer.lines.reserve(FULL + FULL / 8);
         }
     });
 }

@@ -15,6 +15,8 @@ use super::file::{FileOptions, LogFile};
 
 /// Buffers that may wait for a writer thread.
 const QUEUE: usize = 128;
+/// Written buffers kept for lines to come.
+const SPARE: usize = 4;
 /// Between two warnings about the same sink.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,11 @@ enum Job {
 pub struct Sink {
     queue: SyncSender<Job>,
     lost: Arc<AtomicU64>,
+    spare: Arc<Spare>,
 }
+
+/// Buffers that were written out, with their room: memory that goes from thread to thread is dear to allocate.
+type Spare = Mutex<Vec<Vec<u8>>>;
 
 impl Sink {
     /// The sink of the target: the one at work, or a new one. A file is opened here, so that failing is an answer.
@@ -85,9 +91,16 @@ impl Sink {
     fn spawn(output: Output, queue: usize) -> io::Result<Arc<Self>> {
         let (send, jobs) = sync_channel(queue);
         let lost: Arc<AtomicU64> = Arc::default();
-        let writer = Writer { output, jobs, lost: Arc::clone(&lost), warned: None, failing: false };
+        let spare: Arc<Spare> = Arc::default();
+        let (lost_too, spare_too) = (Arc::clone(&lost), Arc::clone(&spare));
+        let writer = Writer { output, jobs, lost: lost_too, spare: spare_too, warned: None, failing: false };
         std::thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?;
-        Ok(Arc::new(Self { queue: send, lost }))
+        Ok(Arc::new(Self { queue: send, lost, spare }))
+    }
+
+    /// An empty buffer, with room from lines before if there is one.
+    pub fn spare(&self) -> Vec<u8> {
+        self.spare.try_lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default()
     }
 
     /// Hands over whole lines without waiting; `count` of them are lost when the queue is full.
@@ -152,6 +165,7 @@ struct Writer {
     output: Output,
     jobs: Receiver<Job>,
     lost: Arc<AtomicU64>,
+    spare: Arc<Spare>,
     warned: Option<Instant>,
     /// The last write failed, and that was said.
     failing: bool,
@@ -175,7 +189,10 @@ impl Writer {
                 }
             };
             match job {
-                Some(Job::Lines(lines, count)) => self.write(&lines, count),
+                Some(Job::Lines(lines, count)) => {
+                    self.write(&lines, count);
+                    self.keep(lines);
+                }
                 Some(Job::Options(options)) => {
                     if let Output::File(file) = &mut self.output {
                         file.set_options(options);
@@ -187,6 +204,17 @@ impl Writer {
                 None => {}
             }
             self.tell_losses();
+        }
+    }
+
+    /// One that is mostly empty is of a log with little to do: its room is given back.
+    fn keep(&self, mut lines: Vec<u8>) {
+        if lines.len() > lines.capacity() / 4
+            && let Ok(mut spare) = self.spare.try_lock()
+            && spare.len() < SPARE
+        {
+            lines.clear();
+            spare.push(lines);
         }
     }
 
