@@ -27,6 +27,7 @@ pub mod model_rights;
 pub mod path;
 pub mod path_pattern;
 pub mod placeholder;
+pub mod read_ahead;
 pub mod regexp;
 pub mod rename_model;
 pub mod requested_model;

@@ -105,6 +105,9 @@ const DIRECTIVES: &[&Directive] = &[
     &basic_auth::OLD_SPELLING,
     &basic_auth::DIRECTIVE,
     &reverse_proxy::forward_auth::DIRECTIVE,
+    &request_header::DIRECTIVE,
+    // In front of what translates, so that it compresses what came of that.
+    &encode::DIRECTIVE,
     &cursor_compat::DIRECTIVE,
     &model_alias::DIRECTIVE,
     &usage::DIRECTIVE,
@@ -114,8 +117,6 @@ const DIRECTIVES: &[&Directive] = &[
     // Behind what names the caller and the model.
     &alert::DIRECTIVE,
     &budget::DIRECTIVE,
-    &request_header::DIRECTIVE,
-    &encode::DIRECTIVE,
     &push::DIRECTIVE,
     &intercept::DIRECTIVE,
     &templates::DIRECTIVE,

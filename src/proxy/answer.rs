@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderValue, StatusCode, header};
 
 use super::attempt::{Answered, Plan};
-use super::body::{Counted, read_ahead};
+use super::body::Counted;
 use super::engine::{Engine, ORIGIN};
 use super::event_stream::StreamRules;
 use super::{outgoing, upgrade};
@@ -17,6 +17,7 @@ use crate::http::exchange::{Exchange, Response};
 use crate::http::gunzip;
 use crate::http::handler::Flow;
 use crate::http::metering::{self, Meter};
+use crate::http::read_ahead::read_ahead;
 use crate::http::response_handler::{self, Reaction};
 
 impl Engine {

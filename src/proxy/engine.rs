@@ -6,7 +6,6 @@ use ipnet::IpNet;
 
 use super::again::Past;
 use super::attempt::{Answered, Failed, Plan};
-use super::body::read_ahead;
 use super::by_model;
 use super::cooldown::Cooldown;
 use super::dynamic::Dynamic;
@@ -24,6 +23,7 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::{AsyncHandler, Flow, LocalFuture};
 use crate::http::headers::CompiledHeaderOps;
 use crate::http::metering;
+use crate::http::read_ahead::read_ahead;
 use crate::http::response_handler::ResponseHandler;
 use crate::http::response_matcher::CompiledResponseMatcher;
 use crate::http::rewrite::Rewrite;

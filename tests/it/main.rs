@@ -26,6 +26,7 @@ mod corpus;
 mod cors;
 mod cursor_compat;
 mod doctor;
+mod encode;
 mod examples;
 mod fault_matrix;
 mod format;

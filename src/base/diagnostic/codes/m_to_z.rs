@@ -242,8 +242,7 @@ pub const CODES: &[Code] = &[
     (
         "unknown-encoding",
         "there is no such compression",
-        "`encode` knows `gzip` and `zstd`; `precompressed` of `file_server` knows `br` as well, for files \
-         compressed before.",
+        "`encode` and `precompressed` of `file_server` know `gzip`, `zstd` and `br`.",
     ),
     (
         "unknown-hash-algorithm",
@@ -253,7 +252,8 @@ pub const CODES: &[Code] = &[
     (
         "unknown-level",
         "there is no such compression level",
-        "zstd takes the levels `fastest`, `default`, `better` and `best`; gzip takes a number from 1 to 9.",
+        "zstd takes the levels `fastest`, `default`, `better` and `best`; gzip takes a number from 1 to 9, br one from 0 \
+         to 11.",
     ),
     (
         "unknown-matcher",

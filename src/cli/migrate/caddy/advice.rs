@@ -48,7 +48,6 @@ const HOLD_ROUTES: &[&str] = &["handle", "handle_path", "handle_errors", "handle
 /// What changes no answer when it is left out.
 const DISPENSABLE: &[(&[&str], &str)] = &[
     (&["admin"], "the control socket takes the place of the admin API: `llmproxy reload`, `stop`, `status`"),
-    (&["encode"], "answers are not compressed; compression would delay streams"),
     (&["push"], "no client takes pushes any more"),
     (&["tracing"], "no traces are sent"),
     (&["metrics"], "no metrics are gathered"),
@@ -83,7 +82,6 @@ const PLUGINS: &[(&[&str], &str)] = &[
 
 /// What a refusal speaks of, and what comes nearest.
 const WAYS: &[(&str, &str)] = &[
-    ("`encode`", "leave it out: for an API, compression delays streams; `--output` does so"),
     ("`file_server`", "serve files by a program of their own, behind `reverse_proxy`, or a short text with `respond`"),
     ("`templates`", "`respond` takes placeholders"),
     ("`push`", "leave it out: no client takes pushes any more"),
@@ -120,7 +118,7 @@ pub fn holds_routes(name: &str) -> bool {
 
 /// Why a refused line can be left out without changing an answer; `None` where it cannot.
 pub fn dispensable(names: &[&str]) -> Option<&'static str> {
-    let inner = names.last().filter(|name| matches!(**name, "encode" | "push" | "tracing"));
+    let inner = names.last().filter(|name| matches!(**name, "push" | "tracing"));
     let named = |path: &[&str]| path == names || inner.is_some_and(|name| path == [*name]);
     DISPENSABLE.iter().find(|(path, _)| named(path)).map(|(_, why)| *why)
 }
@@ -193,7 +191,7 @@ mod tests {
 
     #[test]
     fn only_what_changes_no_answer_is_left_out() {
-        assert!(dispensable(&["admin"]).is_some() && dispensable(&["handle", "encode"]).is_some());
+        assert!(dispensable(&["admin"]).is_some() && dispensable(&["handle", "push"]).is_some());
         for names in [&["handle", "admin"][..], &["file_server"], &["rate_limit"], &["handle", "metrics"], &[]] {
             assert!(dispensable(names).is_none(), "{names:?}");
         }
