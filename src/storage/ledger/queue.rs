@@ -38,6 +38,8 @@ struct State {
     asked: u64,
     done: u64,
     closed: bool,
+    /// The writer has written all and is gone.
+    ended: bool,
 }
 
 /// Charges of calls for which there was no room: budgets are told right though their calls are not kept.
@@ -151,11 +153,17 @@ impl Queue {
         self.wake.notify_one();
         loop {
             let now = Instant::now();
-            if state.done >= ticket || until <= now {
-                return state.done >= ticket;
+            if state.done >= ticket || state.ended || until <= now {
+                return state.done >= ticket || state.ended;
             }
             state = self.wait(&self.flushed, state, until - now);
         }
+    }
+
+    /// Nobody writes any more: nobody is to wait.
+    pub fn end(&self) {
+        self.lock().ended = true;
+        self.flushed.notify_all();
     }
 
     pub fn close(&self) {
@@ -193,6 +201,9 @@ mod tests {
         assert_eq!(queue.next(LONG, LONG).unwrap().rows.len(), BATCH);
         queue.close();
         assert!(queue.next(LONG, LONG).unwrap().closed);
+        // Whoever asks after the end is not kept waiting.
+        queue.end();
+        assert!(queue.flush(LONG));
         assert!(!queue.push(Box::new(row("a", "m", None))));
     }
 

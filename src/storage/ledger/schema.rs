@@ -149,8 +149,11 @@ pub fn open_to_read(path: &Path) -> Result<Connection, Fault> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| Fault::Refused(format!("{}: {error}", path.display())))?;
     connection.busy_timeout(BUSY)?;
-    if number(&connection, "PRAGMA application_id")? != APPLICATION {
-        return Err(Fault::Refused(format!("{} is not a ledger of llmproxy", path.display())));
+    let no_ledger = || Fault::Refused(format!("{} is not a ledger of llmproxy", path.display()));
+    match number(&connection, "PRAGMA application_id") {
+        Ok(APPLICATION) => {}
+        Ok(_) | Err(Fault::Corrupt(_)) => return Err(no_ledger()),
+        Err(fault) => return Err(fault),
     }
     let version = number(&connection, "PRAGMA user_version")?;
     if version != VERSION {

@@ -39,7 +39,7 @@ pub fn run(shared: &Shared, first: Option<Connection>) {
         writer.write(&work);
         shared.queue.finish(work.ticket);
         if work.closed {
-            return;
+            return shared.queue.end();
         }
         if writer.cleaned.is_none_or(|at| at.elapsed() >= CLEAN) {
             writer.clean();
