@@ -40,6 +40,7 @@ mod http1;
 mod http2;
 mod install;
 mod jwt_auth;
+mod ledger;
 mod listener_wrappers;
 mod migrate;
 mod migrate_caddy;
