@@ -89,7 +89,9 @@ impl Engine {
         Self::note_facts(ex, upstream, &reachable, now);
         if let Some(meter) = &mut ex.meter {
             meter.sends(Arc::clone(&reachable.hostport), past.retried);
-            if let Some(asking) = meter.ask_for_usage(&body) {
+            if !upstream.own.tells_no_usage
+                && let Some(asking) = meter.ask_for_usage(&body)
+            {
                 body = asking;
             }
         }

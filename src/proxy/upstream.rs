@@ -46,6 +46,8 @@ pub struct Settings {
     pub names_host: bool,
     /// The models it is there for; empty = any request.
     pub models: ModelGlobs,
+    /// It must not be asked for the counts of a stream.
+    pub tells_no_usage: bool,
     /// Tells apart several accounts at one address; empty = none. Nothing that must be kept secret.
     pub account: String,
 }

@@ -67,3 +67,4 @@ mod transport;
 mod transport_tls;
 mod trust;
 mod upstreams;
+mod usage;

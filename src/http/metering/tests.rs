@@ -1,3 +1,5 @@
+//! What becomes of calls: each is told once, however it ends.
+
 use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, PoisonError};
 

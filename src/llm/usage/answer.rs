@@ -251,7 +251,7 @@ impl Counts {
         let mut tokens = Tokens {
             cached: self.cached,
             cache_write: self.cache_write,
-            reasoning: self.reasoning + self.thoughts,
+            reasoning: self.reasoning.saturating_add(self.thoughts),
             audio_input: self.audio_input,
             audio_output: self.audio_output,
             ..Tokens::default()
@@ -442,7 +442,7 @@ impl Reader for Reading {
         }
         // Where only the parts are told, they are the whole.
         if let ([CacheCreation, _], None) = (rest, counts.cache_write_beside) {
-            counts.cache_write_beside = Some(counts.cache_write_5m.unwrap_or(0) + counts.cache_write_1h);
+            counts.cache_write_beside = Some(counts.cache_write_5m.unwrap_or(0).saturating_add(counts.cache_write_1h));
         }
     }
 

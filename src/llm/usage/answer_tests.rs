@@ -1,3 +1,5 @@
+//! Answers of every format and provider, whole, streamed and cut.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -220,7 +222,7 @@ fn habits_of_single_providers() {
 
 #[test]
 fn nonsense_never_makes_parts_larger_than_the_whole() {
-    let body = r#"{"usage":{"input_tokens":5,"cache_read_input_tokens":18446744073709551615,"cache_creation_input_tokens":7,"cache_creation":{"ephemeral_1h_input_tokens":900},"output_tokens":-3,"prompt_tokens_details":{"cached_tokens":1e300},"output_tokens_details":{"reasoning_tokens":50}}}"#;
+    let body = r#"{"usage":{"input_tokens":5,"cache_read_input_tokens":18446744073709551615,"cache_creation_input_tokens":7,"cache_creation":{"ephemeral_1h_input_tokens":900},"output_tokens":-3,"prompt_tokens_details":{"cached_tokens":1e300},"output_tokens_details":{"reasoning_tokens":18446744073709551615},"cache_creation":{"ephemeral_5m_input_tokens":18446744073709551615}},"usageMetadata":{"thoughtsTokenCount":18446744073709551615,"toolUsePromptTokenCount":18446744073709551615}}"#;
     let tokens = read(Framing::Whole, body).told().tokens;
     assert!(
         tokens.cached <= tokens.input && tokens.cache_write + tokens.cache_write_1h <= tokens.input - tokens.cached

@@ -36,7 +36,7 @@ pub fn of(endpoint: Endpoint, answer: &Answer, input: u64, output: u64) -> Optio
             "response.incomplete",
             &json!({
                 "type": "response.incomplete",
-                "sequence_number": answer.sequence_number() + 1,
+                "sequence_number": answer.sequence_number().saturating_add(1),
                 "response": {
                     "id": id, "object": "response", "created_at": answer.created(), "status": "incomplete",
                     "error": null, "incomplete_details": {"reason": "max_output_tokens"}, "model": model,

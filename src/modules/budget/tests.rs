@@ -142,7 +142,7 @@ fn a_price_that_nobody_knows_is_never_nothing() {
 
 #[test]
 fn a_call_without_a_maximum_sets_aside_what_is_said_or_what_the_model_can_make() {
-    let body = r#"{"model":"gpt-4o","messages":[]}"#;
+    let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hello, how are you today?"}]}"#;
     let set_aside = |more: Value| {
         let gate = budget("100M tokens", more);
         let mut held = Vec::new();

@@ -31,6 +31,7 @@ pub fn compile(
             weight: u32::try_from(upstream.weight).unwrap_or(0),
             names_host: names_host && template.scheme == Scheme::Https,
             models: ModelGlobs::new(&upstream.models),
+            tells_no_usage: upstream.include_usage == Some(false),
             ..Settings::default()
         };
         if let Some(headers) = &upstream.headers {

@@ -79,6 +79,9 @@ pub struct Upstream {
     /// Patterns of the models it is there for; none = all requests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// false = it refuses to be asked for the counts of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub include_usage: Option<bool>,
 }
 
 /// Operations on what goes to one upstream, after the handler's own.

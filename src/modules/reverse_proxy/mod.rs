@@ -31,7 +31,8 @@
 //! `weight` (1 to 10000, by default 1) is its share of the requests: without `lb_policy` upstreams take turns by weight;
 //! `first`, `round_robin` and `weighted_round_robin` have no use for it. `max_requests` is how many requests it gets at once. `models` keeps it for requests for these
 //! models (patterns as in the matcher `model`, which also tells how the model is found); upstreams without `models` take
-//! any request. A request that no upstream is there for is told so: 404 `model_not_found`, or that it names no model. Two
+//! any request. `include_usage off` is for an upstream that refuses to be asked for the token counts of a stream (see
+//! [`usage`](#usage)). A request that no upstream is there for is told so: 404 `model_not_found`, or that it names no model. Two
 //! `to` lines with one address and different headers are two accounts: failures and requests are counted for each. Once
 //! an upstream has a block, the schemes of upstreams may differ, and a retry goes to another upstream than the one that
 //! failed while one is free (`retry_exclude_failed`).
@@ -225,7 +226,7 @@ pub const DIRECTIVE: Directive = Directive {
     parse: parse_directive,
     doc: &Doc {
         summary: "Sends requests to upstreams.",
-        syntax: "reverse_proxy [matcher] [<upstreams…>] { to <upstreams…> [{ header_up …  weight <n>  max_requests <n>  models <patterns…> }]  lb_policy <name> [<options…>]  lb_retries <n>  retry_on <statuses…>  retry_exclude_failed on|off  cooldown off|<longest>  header_up [+|-]<field> [<value> [<replacement>]]  transport http { … }  … }",
+        syntax: "reverse_proxy [matcher] [<upstreams…>] { to <upstreams…> [{ header_up …  weight <n>  max_requests <n>  models <patterns…>  include_usage on|off }]  lb_policy <name> [<options…>]  lb_retries <n>  retry_on <statuses…>  retry_exclude_failed on|off  cooldown off|<longest>  header_up [+|-]<field> [<value> [<replacement>]]  transport http { … }  … }",
         examples: &[
             "reverse_proxy 127.0.0.1:9001",
             "reverse_proxy /v1/* https://api.example.com",
@@ -239,7 +240,7 @@ pub const DIRECTIVE: Directive = Directive {
             "reverse_proxy unix//run/app.sock {\n\theader_up -Authorization\n\theader_down -Server\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\ttransport http {\n\t\tdial_timeout 2s\n\t\tresponse_header_timeout 60s\n\t}\n}",
             "reverse_proxy {\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_A}\"\n\t\tweight 3\n\t\tmax_requests 64\n\t}\n\tto https://api.example.com {\n\t\theader_up Authorization \"Bearer {env.KEY_B}\"\n\t}\n\tlb_retries 1\n}",
-            "reverse_proxy {\n\tto https://api.example.com {\n\t\tmodels gpt-* o4-*\n\t}\n\tto 127.0.0.1:11434 {\n\t\tmodels *:latest llama*\n\t}\n}",
+            "reverse_proxy {\n\tto https://api.example.com {\n\t\tmodels gpt-* o4-*\n\t}\n\tto 127.0.0.1:11434 {\n\t\tmodels *:latest llama*\n\t\tinclude_usage off\n\t}\n}",
             "reverse_proxy {\n\tdynamic srv _api._tcp.example.com {\n\t\trefresh 30s\n\t\tgrace_period 5m\n\t\tresolvers 10.0.0.53\n\t}\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\tdynamic multi {\n\t\ta backend.internal 9000 {\n\t\t\tversions ipv4\n\t\t}\n\t\tsrv _api._tcp.example.com\n\t}\n}",
             "reverse_proxy 127.0.0.1:9001 {\n\t@down status 5xx\n\thandle_response @down {\n\t\trespond \"try later\" 503\n\t}\n}",
@@ -260,6 +261,7 @@ pub const DIRECTIVE: Directive = Directive {
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 0\n\t}\n}", "invalid-value"),
             ("reverse_proxy {\n\tto a:1 {\n\t\twight 2\n\t}\n}", "unknown-subdirective"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tmax_requests 1\n\t\tmax_requests 2\n\t}\n}", "duplicate-option"),
+            ("reverse_proxy {\n\tto a:1 {\n\t\tinclude_usage never\n\t}\n}", "invalid-value"),
             ("reverse_proxy {\n\tto a:1 {\n\t\tweight 2\n\t}\n\tlb_policy first\n}", "contradicting-options"),
             ("reverse_proxy a:1 {\n\tsse_keepalive often\n}", "invalid-value"),
             ("reverse_proxy a:1 {\n\ttransport http {\n\t\tproxy_protocol v3\n\t}\n}", "invalid-value"),

@@ -1,4 +1,4 @@
-//! `to URL… { header_up …; weight N; max_requests N; models GLOB… }`: upstreams with settings of their own.
+//! `to URL… { header_up …; weight N; max_requests N; models GLOB…; include_usage on|off }`: upstreams with settings of their own.
 
 use super::config::{Config, Upstream, UpstreamHeaders};
 use super::parse::{header_op, warn_unneeded_header};
@@ -8,7 +8,7 @@ use crate::config::types::{Module, module_id};
 use crate::syntax::token::Token;
 use crate::syntax::tree::Node;
 
-const OPTIONS: &[&str] = &["header_up", "weight", "max_requests", "models"];
+const OPTIONS: &[&str] = &["header_up", "weight", "max_requests", "models", "include_usage"];
 
 /// More than this says nothing that less does not.
 const MAX_WEIGHT: i64 = 10_000;
@@ -44,6 +44,15 @@ pub fn settings(cx: &mut DirectiveCx<'_, '_>, line: &Node) -> Parsed<Option<Sett
             "weight" => own.weight = within(cx.value(node)?, MAX_WEIGHT, "a weight from 1 to 10000")?,
             "max_requests" if own.max_requests != 0 => return Err(cx.duplicate(node)),
             "max_requests" => own.max_requests = within(cx.value(node)?, i64::from(u32::MAX), "a number above zero")?,
+            "include_usage" if own.include_usage.is_some() => return Err(cx.duplicate(node)),
+            "include_usage" => {
+                let word = cx.value(node)?;
+                own.include_usage = Some(match word.text() {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(invalid(word, "`on` or `off`")),
+                });
+            }
             "models" => own.models.extend(texts(cx.values(node)?)),
             _ => return Err(cx.unknown(node, OPTIONS)),
         }
