@@ -29,7 +29,7 @@ const TOKENS: [HeaderName; 3] = [
 ];
 
 /// What official clients wait at most; told more, they do not wait but come again at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// When nobody can tell: an open request ends when it ends.
 const SOON: Duration = Duration::from_secs(1);
@@ -174,7 +174,7 @@ mod tests {
     fn waits_are_rounded_up() {
         let seconds = |millis| whole_seconds(Duration::from_millis(millis));
         assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1001), seconds(60_000)], [1, 1, 1, 2, 60]);
-        assert_eq!(shown(Duration::from_secs(360)), "6m0s");
+        assert_eq!(shown(Duration::from_mins(6)), "6m0s");
         assert_eq!(shown(Duration::from_nanos(11_000_001)), "12ms");
         assert_eq!(shown(Duration::ZERO), "0s");
         let jittered: Vec<_> = (0..100).map(|_| jittered(Duration::from_secs(10), 0.2)).collect();

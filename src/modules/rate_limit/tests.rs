@@ -228,7 +228,7 @@ fn adapted(body: &str) -> Vec<String> {
     let routes = &resolved.config.apps.http.as_ref().unwrap().servers["srv0"].routes;
     let site = &routes[0].handlers[0]["routes"];
     let handlers = site.as_array().unwrap().iter().flat_map(|route| route["handle"].as_array().unwrap());
-    handlers.map(|handler| handler.to_string()).collect()
+    handlers.map(ToString::to_string).collect()
 }
 
 #[test]
