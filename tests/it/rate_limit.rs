@@ -2,6 +2,7 @@
 //! nginx, whose `limit_req` and `limit_conn` the same configurations come from.
 
 use crate::harness::client::{self, Connection, Response};
+use crate::harness::llm_upstream::LlmUpstream;
 use crate::harness::process::{Proxy, Which, free_port};
 use crate::harness::upstream::Upstream;
 use crate::listener_wrappers::{Balancer, is_there};
@@ -165,6 +166,69 @@ fn open_streams_and_upgrades_count_until_they_end() {
     assert_eq!(client::get(port, "/").status(), 429);
     drop(upgraded);
     drop(hold_at_last(port, "/sse?n=0&ms=20"));
+}
+
+const KEYED: &str = "\theader_up Authorization \"Bearer sk-upstream-key-that-no-client-may-see\"";
+
+fn post(port: u16, path: &str, body: &str) -> Response {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}");
+    client::request(port, format!("{head}\r\n\r\n{body}")).unwrap()
+}
+
+/// What is set aside before a call is what it took once it has ended, in each way that it can end.
+#[test]
+fn tokens_count_as_the_calls_took_them() {
+    let (upstream, port) = (LlmUpstream::start(), free_port());
+    let zone = zone("tokens", "window 1h\ntokens 100000");
+    let file = format!(
+        "http://:{port} {{\n\tbind 127.0.0.1\n{zone}\n\treverse_proxy {} {{\n\t{KEYED}\n\t}}\n}}\n",
+        upstream.address()
+    );
+    let _proxy = Proxy::start(Which::Llmproxy, &file, port);
+    // Lists of models take none, and tell what is left.
+    let left = || {
+        let told = client::get(port, "/v1/models");
+        told.header("x-ratelimit-remaining-tokens").unwrap().parse::<u64>().unwrap()
+    };
+    let mut used = 0;
+    let mut took = |tokens: u64, what: &str| {
+        let until = Instant::now() + LIMIT;
+        while left() != 100_000 - used - tokens {
+            assert!(Instant::now() < until, "{what}: {} used, and not {} more than {used}", 100_000 - left(), tokens);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        used += tokens;
+    };
+    let chat = |model: &str, more: &str| format!(r#"{{"model":"{model}","max_tokens":5000,"messages":[]{more}}}"#);
+    let stream = r#","stream":true"#;
+    assert_eq!(post(port, "/v1/chat/completions", &chat("mock-chat", "")).status(), 200);
+    took(18, "a whole answer");
+    let streamed = post(port, "/v1/chat/completions", &chat("mock-chat", stream));
+    assert!(streamed.text().contains("[DONE]") && !streamed.text().contains("prompt_tokens"), "{}", streamed.text());
+    took(18, "a stream whose client did not ask for counts");
+    assert_eq!(post(port, "/v1/messages", &chat("mock-chat", stream)).status(), 200);
+    took(18, "a stream of messages");
+    assert_eq!(post(port, "/v1/chat/completions", &chat("mock-500", "")).status(), 500);
+    assert_eq!(post(port, "/v1/chat/completions", &chat("mock-429", "")).status(), 429);
+    took(0, "calls that the upstream refused");
+    // While a stream is open, what it may take at most is set aside; once its client has left, what came of it counts.
+    let mut leaving = Connection::open(port);
+    let body = chat("mock-slow", stream);
+    leaving.send(format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(leaving.head(false).unwrap().status, 200);
+    assert!(leaving.piece().is_some());
+    assert!(left() <= 100_000 - 54 - 5000, "{}", left());
+    drop(leaving);
+    let until = Instant::now() + LIMIT;
+    while left() < 94_000 {
+        assert!(Instant::now() < until, "{}", left());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!((94_000..100_000 - 54).contains(&left()), "{}", left());
 }
 
 /// nginx with these lines in its `http` and `location` blocks, in front of the upstream.
