@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod billing_upstream;
 pub mod ca;
 pub mod client;
 pub mod cloudflare;
