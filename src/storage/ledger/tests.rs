@@ -132,6 +132,25 @@ fn a_broken_ledger_is_kept_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_ledger_that_is_moved_away_is_begun_anew() {
+    let (folder, path) = folder();
+    let ledger = Ledger::open(&path, slow()).unwrap();
+    ledger.record(row("ann", "m", Some(1)));
+    assert!(ledger.flush(LONG));
+    let moved = folder.path().join("november.db");
+    std::fs::rename(&path, &moved).unwrap();
+    ledger.record(row("bob", "m", Some(2)));
+    ledger.record(row("bob", "m", Some(2)));
+    assert!(ledger.flush(LONG));
+    assert_eq!(numbers(&path, "SELECT count(*) FROM calls"), [2]);
+    assert_eq!(numbers(&moved, "SELECT count(*) FROM calls"), [1]);
+    std::fs::remove_file(&path).unwrap();
+    ledger.record(row("bob", "m", Some(2)));
+    assert!(ledger.flush(LONG));
+    assert_eq!(numbers(&path, "SELECT count(*) FROM calls"), [1]);
+}
+
+#[test]
 fn old_calls_go_and_the_sums_of_their_days_stay() {
     let (_folder, path) = folder();
     let ledger = Ledger::open(&path, Settings { retention: Some(Duration::from_secs(3600)), ..slow() }).unwrap();

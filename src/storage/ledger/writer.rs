@@ -2,6 +2,7 @@
 //! the sums of the day.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ const SPEND_KEPT: Duration = Duration::from_hours(400 * 24);
 const MOST: i64 = 4_000_000_000_000_000_000;
 
 pub fn run(shared: &Shared, first: Option<Connection>) {
-    let mut writer = Writer { shared, connection: first, failing: None, told: None, cleaned: None };
+    let mut writer =
+        Writer { shared, connection: first, file: identity(&shared.path), failing: None, told: None, cleaned: None };
     loop {
         let settings = *shared.settings();
         let Some(work) = shared.queue.next(settings.flush, CLEAN) else {
@@ -50,6 +52,8 @@ pub fn run(shared: &Shared, first: Option<Connection>) {
 struct Writer<'a> {
     shared: &'a Shared,
     connection: Option<Connection>,
+    /// Device and inode of the file that is open.
+    file: Option<(u64, u64)>,
     /// Since when nothing can be written.
     failing: Option<Instant>,
     told: Option<Instant>,
@@ -89,9 +93,22 @@ impl Writer<'_> {
     }
 
     fn transaction(&mut self, f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), Fault> {
+        if identity(&self.shared.path) != self.file
+            && let Some(old) = self.connection.take()
+        {
+            // Closing does not take the log of a file over that was moved.
+            let _ = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            // Closed first: what belongs to the old file stands under names that the new one takes.
+            drop(old);
+            tracing::warn!(ledger = %self.shared.path.display(), "the ledger was removed or moved away: a new one begins");
+        }
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            empty => empty.insert(schema::open(&self.shared.path)?),
+            empty => {
+                let opened = empty.insert(schema::open(&self.shared.path)?);
+                self.file = identity(&self.shared.path);
+                opened
+            }
         };
         if let Some(pages) = self.shared.settings().max_pages {
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
@@ -120,7 +137,10 @@ impl Writer<'_> {
     fn set_aside(&mut self, why: &str) {
         self.connection = None;
         match set_aside(&self.shared.path, why) {
-            Ok(connection) => self.connection = Some(connection),
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.file = identity(&self.shared.path);
+            }
             Err(fault) => self.failed(&fault.to_string(), 0),
         }
     }
@@ -188,6 +208,10 @@ impl Writer<'_> {
             let _ = connection.execute_batch("PRAGMA incremental_vacuum(2000)");
         }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Opens the ledger; one that is broken is set aside, and a new one made in its place.
