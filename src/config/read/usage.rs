@@ -6,6 +6,7 @@ use crate::config::directive_cx::Parsed;
 use crate::config::nanos::Nanos;
 use crate::config::usage_types::{FLUSH_RANGE, RETENTION_AT_LEAST, Tag, Usage};
 use crate::llm::price;
+use crate::syntax::token::Token;
 
 const OPTIONS: [&str; 7] = ["ledger", "retention", "flush", "include_usage", "route", "tag", "price"];
 
@@ -59,7 +60,7 @@ pub fn read(line: &Line<'_>, diagnostics: &mut Vec<Diagnostic>) -> Parsed<Usage>
 /// `price MODEL in 2.5 cached 1.25 out 10`: the words behind `price`.
 pub fn price(line: &Line<'_>) -> Parsed<String> {
     line.no_block()?;
-    let words: Vec<&str> = line.args.iter().map(|token| token.text()).collect();
+    let words: Vec<&str> = line.args.iter().map(Token::text).collect();
     price::Line::parse(&words).map_err(|error| {
         let span = line.args.get(error.word).map_or(line.name.span, |token| token.span);
         let from_env = line.args.get(error.word).is_some_and(|token| token.from_env);

@@ -27,6 +27,7 @@ pub struct Queue {
 }
 
 #[derive(Default)]
+#[allow(clippy::vec_box)] // what is pushed and grown under the lock is a pointer
 struct State {
     rows: Vec<Box<Row>>,
     /// When the oldest of `rows` came.
@@ -69,6 +70,7 @@ impl Owed {
 }
 
 /// What the writer finds.
+#[allow(clippy::vec_box)] // as it was pushed
 pub struct Work {
     pub rows: Vec<Box<Row>>,
     pub owed: Owed,
@@ -118,7 +120,7 @@ impl Queue {
                 return None;
             }
             let until = due.unwrap_or(idle_until).min(idle_until);
-            state = self.wait(&self.wake, state, until - now);
+            state = wait(&self.wake, state, until - now);
         }
     }
 
@@ -140,7 +142,7 @@ impl Queue {
             if state.closed || until <= now {
                 return !state.closed;
             }
-            state = self.wait(&self.wake, state, until - now);
+            state = wait(&self.wake, state, until - now);
         }
     }
 
@@ -156,7 +158,7 @@ impl Queue {
             if state.done >= ticket || state.ended || until <= now {
                 return state.done >= ticket || state.ended;
             }
-            state = self.wait(&self.flushed, state, until - now);
+            state = wait(&self.flushed, state, until - now);
         }
     }
 
@@ -174,10 +176,10 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn wait<'a>(&self, condvar: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-        condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
-    }
+fn wait<'a>(condvar: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+    condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(test)]

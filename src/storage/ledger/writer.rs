@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -215,7 +215,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Opens the ledger; one that is broken is set aside, and a new one made in its place.
-pub fn open(path: &PathBuf) -> Result<Connection, Fault> {
+pub fn open(path: &Path) -> Result<Connection, Fault> {
     match schema::open(path) {
         Err(Fault::Corrupt(why)) => set_aside(path, &why),
         other => other,
