@@ -86,7 +86,7 @@ fn position(key: &[u8], names: &[&str]) -> Option<usize> {
 
 /// Where the next quote or backslash is. The nearest bytes are looked at one by one: keys, and what stands between the
 /// escapes of code, are shorter than a search with wide registers takes to begin.
-fn quote_or_backslash(rest: &[u8]) -> Option<usize> {
+pub(super) fn quote_or_backslash(rest: &[u8]) -> Option<usize> {
     let near = rest.get(..8).unwrap_or(rest);
     near.iter().position(|b| matches!(b, b'"' | b'\\')).or_else(|| memchr::memchr2(b'"', b'\\', rest))
 }

@@ -43,6 +43,8 @@ pub fn follow(mut meter: Box<Meter>, response: &mut Response, path: &str) {
     let gzip =
         response.headers().get(header::CONTENT_ENCODING).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
     let readable = gzip || !body_filter::is_encoded(response.headers());
+    // An answer that has told its length cannot end in other words.
+    let told_length = response.headers().contains_key(header::CONTENT_LENGTH);
     let mut reading = Reading {
         meter,
         status: status.as_u16(),
@@ -50,7 +52,7 @@ pub fn follow(mut meter: Box<Meter>, response: &mut Response, path: &str) {
         stream: matches!(framing, Some(Framing::Events | Framing::Lines)),
         gunzip: gzip.then(|| MultiGzDecoder::new(Vec::new())),
         hider: hider.filter(|_| readable && !gzip),
-        protocol: if gzip { None } else { Protocol::of(&kind, path) },
+        protocol: Protocol::of(&kind, path).filter(|_| readable && !gzip && !told_length),
         endpoint: Endpoint::of_path(path),
         place: Place::default(),
         first_byte: None,
@@ -140,7 +142,7 @@ impl Reading {
         self.asked_at = output;
         // Everybody is told, also behind one who says no.
         let answers = self.meter.reservations.iter_mut().map(|reservation| reservation.running(output));
-        answers.fold(false, |cut, answer| cut || answer == Running::Cut)
+        answers.filter(|answer| *answer == Running::Cut).count() > 0
     }
 
     /// Puts the last words behind what has passed.

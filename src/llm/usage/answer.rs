@@ -9,6 +9,8 @@
 //! | Gemini | `usageMetadata`, of a stream in every chunk, the last counts |
 //! | Ollama | `prompt_eval_count`, `eval_count`, of a stream in the last line |
 
+#![allow(clippy::enum_glob_use, clippy::unnested_or_patterns)] // places are listed as the formats have them
+
 use super::Tokens;
 use super::sample::Sample;
 use super::scan::{Name, Reader, Role, Scan};
@@ -453,18 +455,14 @@ impl Reader for Reading {
             // `[DONE]`
             [] if word == b"DONE" => self.finished = true,
             _ if word == b"null" => {}
-            [Model | ModelVersion] | [Message | Response, Model] => {
-                if self.model.as_bytes() != word {
-                    self.model = text();
-                }
+            [Model | ModelVersion] | [Message | Response, Model] if self.model.as_bytes() != word => {
+                self.model = text()
             }
             [Id] | [Message | Response, Id] if self.id.is_empty() => self.id = text(),
             [ServiceTier | Usage, ..] | [Response | Message, ServiceTier | Usage, ..]
-                if path.last() == Some(&ServiceTier) =>
+                if path.last() == Some(&ServiceTier) && self.service_tier.as_bytes() != word =>
             {
-                if self.service_tier.as_bytes() != word {
-                    self.service_tier = text();
-                }
+                self.service_tier = text();
             }
             [Choices, FinishReason] | [Candidates, FinishReasonGemini] | [Delta, StopReason] | [StopReason] => {
                 self.finished = true;

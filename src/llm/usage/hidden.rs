@@ -47,7 +47,12 @@ impl Hider {
 }
 
 fn without_counts(event: Event, on: &mut impl FnMut(Bytes)) {
-    if memchr::memmem::find(event.raw(), b"\"usage\"").is_none() {
+    let raw = event.raw();
+    // As OpenAI writes it, the last field of the object: a single brace closes what it stands in.
+    if let Some(before) = raw.strip_suffix(b",\"usage\":null}\n\n") {
+        return on([before, b"}\n\n"].concat().into());
+    }
+    if memchr::memmem::find(raw, b"\"usage\"").is_none() {
         return on(event.into_raw());
     }
     match event.data_span().and_then(|span| counts(event.raw(), span)) {

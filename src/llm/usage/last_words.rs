@@ -21,9 +21,12 @@ pub fn of(endpoint: Endpoint, answer: &Answer, input: u64, output: u64) -> Optio
             let chat = endpoint == Endpoint::Chat;
             // Only as many choices as a request may ask for.
             let choices: Vec<Value> = (0..=answer.last_choice().min(127))
-                .map(|index| match chat {
-                    true => json!({"index": index, "delta": {}, "finish_reason": "length"}),
-                    false => json!({"index": index, "text": "", "finish_reason": "length"}),
+                .map(|index| {
+                    if chat {
+                        json!({"index": index, "delta": {}, "finish_reason": "length"})
+                    } else {
+                        json!({"index": index, "text": "", "finish_reason": "length"})
+                    }
                 })
                 .collect();
             let object = if chat { "chat.completion.chunk" } else { "text_completion" };

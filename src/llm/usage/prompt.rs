@@ -3,6 +3,8 @@
 //! Messages, system prompts, tools and schemas are counted as they are written; a tool's description costs a little less than
 //! that with most models. What each message and each image costs beside its text are constants of the providers' documentation.
 
+#![allow(clippy::enum_glob_use, clippy::unnested_or_patterns)] // places are listed as the formats have them
+
 use super::Endpoint;
 use super::sample::Sample;
 use super::scan::{Name, Reader, Role, Scan};

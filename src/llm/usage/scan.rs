@@ -4,7 +4,7 @@
 //! Where a value stands is told by the names of the objects around it; arrays are looked through. What is not JSON is
 //! passed over.
 
-use memchr::memchr2;
+use crate::llm::peek::quote_or_backslash;
 
 /// What a value is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +51,8 @@ macro_rules! names {
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub(super) enum Name { #[default] Other, $($name),* }
 
-        impl Name {
-            fn of(name: &[u8]) -> Self {
-                match std::str::from_utf8(name) {
-                    $(Ok($text) => Self::$name,)*
-                    _ => Self::Other,
-                }
-            }
-        }
+        /// All names and their texts.
+        const NAMES: &[(Name, &str)] = &[$((Name::$name, $text)),*];
 
         /// Bytes of the longest name.
         const LONGEST_NAME: usize = {
@@ -101,6 +95,45 @@ names! {
     ToolCalls = "tool_calls", ToolUsePromptTokenCount = "toolUsePromptTokenCount", Tools = "tools",
     TotalTokenCount = "totalTokenCount", TotalTokens = "total_tokens", Type = "type", Usage = "usage",
     UsageMetadata = "usageMetadata", XGroq = "x_groq",
+}
+
+/// Places by hash: 1 + index among the names, 0 for none.
+const PLACES: [u8; 512] = {
+    let mut places = [0_u8; 512];
+    let mut index = 0;
+    while index < NAMES.len() {
+        let mut at = hash(NAMES[index].1.as_bytes());
+        while places[at] != 0 {
+            at = (at + 1) % places.len();
+        }
+        #[allow(clippy::cast_possible_truncation)] // far fewer than 255
+        let place = index as u8 + 1;
+        places[at] = place;
+        index += 1;
+    }
+    places
+};
+
+/// Of a text that is not empty.
+const fn hash(text: &[u8]) -> usize {
+    let (first, middle, last) = (text[0], text[text.len() / 2], text[text.len() - 1]);
+    (text.len() * 37 + first as usize * 5 + middle as usize * 11 + last as usize * 17) % 512
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            return Self::Other;
+        }
+        let mut at = hash(name);
+        while let Some((found, text)) = PLACES[at].checked_sub(1).and_then(|index| NAMES.get(usize::from(index))) {
+            if text.as_bytes() == name {
+                return *found;
+            }
+            at = (at + 1) % PLACES.len();
+        }
+        Self::Other
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -189,9 +222,22 @@ impl Scan {
         }
     }
 
-    fn between<'p>(&mut self, piece: &'p [u8], reader: &mut impl Reader) -> &'p [u8] {
-        let Some((first, rest)) = piece.split_first() else { return piece };
-        match first {
+    fn between<'p>(&mut self, mut piece: &'p [u8], reader: &mut impl Reader) -> &'p [u8] {
+        while let Some((first, rest)) = piece.split_first() {
+            if !self.takes(*first, reader) {
+                return piece;
+            }
+            piece = rest;
+            if self.state != State::Between || self.lost {
+                break;
+            }
+        }
+        piece
+    }
+
+    /// A byte between values; false when it is the first of a number or a word, and to be looked at again.
+    fn takes(&mut self, byte: u8, reader: &mut impl Reader) -> bool {
+        match byte {
             b'"' if self.name_next => {
                 self.len = 0;
                 self.written_out(b'"', reader);
@@ -207,24 +253,24 @@ impl Scan {
                     Role::Nothing | Role::Never => State::Skipped,
                 };
             }
-            b'{' | b'[' => self.open(*first == b'{', reader),
-            b'}' | b']' => self.close(*first, reader),
+            b'{' | b'[' => self.open(byte == b'{', reader),
+            b'}' | b']' => self.close(byte, reader),
             b',' => {
                 self.name_next = self.innermost_is_object();
-                self.written_out(*first, reader);
+                self.written_out(byte, reader);
             }
             b':' => {
                 self.name_next = false;
-                self.written_out(*first, reader);
+                self.written_out(byte, reader);
             }
             b' ' | b'\n' | b'\r' | b'\t' => {}
             _ => {
                 self.len = 0;
                 self.state = State::Scalar(self.role(reader));
-                return piece;
+                return false;
             }
         }
-        rest
+        true
     }
 
     fn role(&mut self, reader: &mut impl Reader) -> Role {
@@ -295,7 +341,7 @@ impl Scan {
             Escape::None => {}
             Escape::Begun | Escape::Unicode(..) => return self.escaped(piece, reader),
         }
-        let end = memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
+        let end = quote_or_backslash(piece).unwrap_or(piece.len());
         let (plain, rest) = piece.split_at(end);
         self.said(plain, reader);
         let Some((special, rest)) = rest.split_first() else { return rest };
@@ -350,18 +396,9 @@ impl Scan {
 
     fn said(&mut self, plain: &[u8], reader: &mut impl Reader) {
         match self.state {
-            State::Text => {
-                if !plain.is_empty() {
-                    reader.text(plain);
-                }
-            }
+            State::Text if !plain.is_empty() => reader.text(plain),
             State::Name | State::Word => {
-                let room = self.held.get_mut(self.len..).unwrap_or_default();
-                let n = room.len().min(plain.len());
-                if let (Some(room), Some(plain)) = (room.get_mut(..n), plain.get(..n)) {
-                    room.copy_from_slice(plain);
-                }
-                self.len += n;
+                self.hold(plain);
                 if self.state == State::Name && self.is_written_out() {
                     reader.text(plain);
                 }
@@ -370,12 +407,22 @@ impl Scan {
         }
     }
 
+    /// Keeps as much of a name or a word as there is room for.
+    fn hold(&mut self, said: &[u8]) {
+        let room = self.held.get_mut(self.len..).unwrap_or_default();
+        let n = room.len().min(said.len());
+        if let (Some(room), Some(said)) = (room.get_mut(..n), said.get(..n)) {
+            room.copy_from_slice(said);
+        }
+        self.len += n;
+    }
+
     fn end_string(&mut self, reader: &mut impl Reader) {
         let state = std::mem::take(&mut self.state);
         let said = self.held.get(..self.len).unwrap_or_default();
         match state {
             State::Name => {
-                let name = if said.len() <= LONGEST_NAME { Name::of(said) } else { Name::Other };
+                let name = Name::of(said);
                 if let Some(slot) = self.objects.checked_sub(1).and_then(|at| self.names.get_mut(at)) {
                     *slot = name;
                 }
@@ -399,13 +446,9 @@ impl Scan {
         if self.is_written_out() {
             reader.text(said);
         }
-        let room = self.held.get_mut(self.len..).unwrap_or_default();
-        let n = room.len().min(said.len());
-        if let (Some(room), Some(said)) = (room.get_mut(..n), said.get(..n)) {
-            room.copy_from_slice(said);
+        if matches!(role, Role::Value | Role::TextOrValue) {
+            self.hold(said);
         }
-        self.len += n;
-        self.state = State::Scalar(role);
         if !rest.is_empty() {
             self.end_scalar(reader);
         }
@@ -505,6 +548,16 @@ mod tests {
             assert_eq!(read(&[&json[..at], &json[at..]]), whole, "{at}");
         }
         assert_eq!(read(&json.chunks(1).collect::<Vec<_>>()), whole);
+    }
+
+    #[test]
+    fn every_name_is_found() {
+        for (name, text) in NAMES {
+            assert_eq!(Name::of(text.as_bytes()), *name);
+        }
+        for other in ["", "x", "usages", "Usage", "a name that is longer than all of those that are known"] {
+            assert_eq!(Name::of(other.as_bytes()), Name::Other);
+        }
     }
 
     #[test]
