@@ -69,7 +69,7 @@ fn line(text: &str) -> Option<Line> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AS_OF;
+    use super::super::{AS_OF, Service};
     use super::*;
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
         // Each model has a line for calls of any length under no particular service.
         for tariff in TABLE.values() {
             assert!(
-                tariff.lines.iter().any(|line| line.above == 0 && line.service == Default::default()),
+                tariff.lines.iter().any(|line| line.above == 0 && line.service == Service::default()),
                 "{tariff:?}"
             );
         }

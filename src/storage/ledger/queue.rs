@@ -187,7 +187,7 @@ mod tests {
     use super::super::row::testing::{charge, row};
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn work_comes_when_it_is_due() {

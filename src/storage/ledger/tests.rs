@@ -21,7 +21,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 /// Written when asked to only.
 fn slow() -> Settings {
-    Settings { flush: Duration::from_secs(3600), ..Settings::default() }
+    Settings { flush: Duration::from_hours(1), ..Settings::default() }
 }
 
 fn numbers(path: &Path, question: &str) -> Vec<i64> {
@@ -153,7 +153,7 @@ fn a_ledger_that_is_moved_away_is_begun_anew() {
 #[test]
 fn old_calls_go_and_the_sums_of_their_days_stay() {
     let (_folder, path) = folder();
-    let ledger = Ledger::open(&path, Settings { retention: Some(Duration::from_secs(3600)), ..slow() }).unwrap();
+    let ledger = Ledger::open(&path, Settings { retention: Some(Duration::from_hours(1)), ..slow() }).unwrap();
     let now = time::OffsetDateTime::now_utc().unix_timestamp() * 1000;
     ledger.record(Row { charges: vec![charge("ann", 7)], ..row("ann", "m", Some(7)) });
     ledger.record(Row { unix_ms: now, charges: vec![charge("ann", 8)], ..row("ann", "m", Some(8)) });
