@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """What the directives for LLM clients cost, as ratios against a plain `reverse_proxy` in the same run.
 
-Usage: benches/llm.py [auth stream] [--rounds N] [--seconds S] [--streams N] [--binary PATH]
+Usage: benches/llm.py [auth metered stream] [--rounds N] [--seconds S] [--streams N] [--binary PATH]
 
   auth    a chat request of 1 KiB: plain; auth_token with 10 tokens and with 10,000; the model matcher; both; a token
           that has rights to some models
+  metered the same request, answered with counts of tokens: auth_token alone; with rate_limit, usage, budget; with all
   stream  events of streamed answers: plain; the same with auth_token, cors, a model matcher, ollama_compat and
           cursor_compat in the site but nothing to translate; translated by ollama_compat; translated by cursor_compat
 
 The method is that of compare: the proxy alone on one core, the load and the upstream on another, CPU time of the
 proxy's process, rounds that go over every configuration in turn, each with a fresh process. A ratio is made within its
 round; shown are the median of the rounds and the lowest and highest. A bar that is missed makes the exit status 1.
-Needs wrk and nginx. A run takes less than four minutes.
+Needs wrk and nginx. A run takes less than six minutes.
 """
 import argparse, hashlib, http.client, json, os, statistics, sys, tempfile
 
@@ -158,6 +159,64 @@ end
     ])
 
 
+def bench_metered(args):
+    upstream = lambda port: f"reverse_proxy 127.0.0.1:{port}"
+    auth = lambda d: f"auth_token {{\n\tfile {token_file(d, 'tokens', 10)}\n}}\n"
+    usage = lambda d: f"usage {{\n\tledger {d}/usage.db\n}}\n"
+    limits = """rate_limit {
+	zone callers {
+		key {auth.id}
+		window 1m
+		events 100000000
+		tokens 1000000000000
+		concurrent 1000
+	}
+}
+"""
+    budget = "budget person {\n\tlimit $1000000 per month\n\tlimit 1000000M tokens per day\n}\n"
+    configurations = {
+        "plain": lambda d, o: auth(d) + upstream(o),
+        "usage": lambda d, o: auth(d) + usage(d) + upstream(o),
+        "rate_limit": lambda d, o: auth(d) + limits + upstream(o),
+        "all": lambda d, o: auth(d) + usage(d) + limits + budget + upstream(o),
+    }
+    body = chat_body(1024).replace(MODEL, "gpt-4o-mini")
+    answer = lambda text: json.dumps({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 200, "completion_tokens": 100, "total_tokens": 300}})
+    answer = answer("xxxx " * ((1024 - len(answer(""))) // 5))
+    with tempfile.TemporaryDirectory() as d:
+        load = write(d, "chat.lua", """
+local requests, next = {}, 0
+function init()
+  for token in string.gmatch(%s, "%%S+") do
+    requests[#requests + 1] = wrk.format("POST", "%s", {Host = "127.0.0.1", ["Content-Type"] = "application/json",
+      Authorization = "Bearer " .. token}, %s)
+  end
+end
+function request()
+  next = next %% #requests + 1
+  return requests[next]
+end
+""" % (json.dumps(" ".join(token(i) for i in range(10))), CHAT, "[==[" + body + "]==]"))
+
+        def measure(name, port, proxy):
+            refuse_wrong(name, port, CHAT, body, token(9), b"usage" if len(answer) < 512 else b"xxxx")
+            wrk(port, 1, script=load)
+            before = proxy.cpu()
+            count = wrk(port, args.seconds, script=load)
+            return (proxy.cpu() - before) / count * 1e6
+
+        rounds = rounds_of(args, configurations, lambda d, port: http_origin(d, port, answer), measure)
+    held = report("CPU per chat request of 1 KiB that is counted, 64 keep-alive connections", rounds)
+    added = [r["all"] - r["plain"] for r in rounds]
+    median = statistics.median(added)
+    print(f"  bar: limits, usage and budget add less than 10 µs: {median:.2f} ({min(added):.2f} – {max(added):.2f}), "
+          f"{'held' if median < 10 else 'MISSED'}")
+    return held and median < 10
+
+
 def bench_stream(args):
     everything = lambda d: """cors *
 auth_token {
@@ -198,7 +257,7 @@ cursor_compat /cursor/*
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run = {"auth": bench_auth, "stream": bench_stream}
+    run = {"auth": bench_auth, "metered": bench_metered, "stream": bench_stream}
     parser.add_argument("what", nargs="*", choices=[*run, []])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of load for a figure; streams get twice that")

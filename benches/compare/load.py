@@ -4,8 +4,8 @@ import json, os, re, selectors, shutil, socket, subprocess, threading, time
 from measure import LOAD_CORE, Process, on_core, write
 
 
-def http_origin(d, port):
-    """nginx: 1 KiB from memory for any method, and /big from a file of 100 MiB in memory."""
+def http_origin(d, port, answer="x" * 1024):
+    """nginx: 1 KiB from memory, or this answer, for any method, and /big from a file of 100 MiB in memory."""
     big = os.path.join("/dev/shm" if os.path.isdir("/dev/shm") else d, f"llmproxy-bench-{os.getpid()}")
     os.makedirs(big, exist_ok=True)
     if not os.path.exists(os.path.join(big, "big")):
@@ -16,7 +16,7 @@ daemon off; worker_processes 1; pid {d}/opid; error_log {d}/oerror.log; worker_r
 events {{ worker_connections 10000; }}
 http {{ access_log off; keepalive_requests 100000000; sendfile on; client_max_body_size 0;
 client_body_temp_path {d}/ob; proxy_temp_path {d}/op; fastcgi_temp_path {d}/of; uwsgi_temp_path {d}/ou; scgi_temp_path {d}/os;
-server {{ listen 127.0.0.1:{port}; location / {{ default_type application/json; return 200 "{'x' * 1024}"; }}
+server {{ listen 127.0.0.1:{port}; location / {{ default_type application/json; return 200 '{answer}'; }}
 location = /big {{ root {big}; default_type application/octet-stream; }} }} }}
 """)
     process = Process([shutil.which("nginx") or "/usr/sbin/nginx", "-c", config, "-p", d], LOAD_CORE, d)
