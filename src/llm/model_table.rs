@@ -216,6 +216,8 @@ fn set<T>(place: &mut T, value: Option<T>) {
 
 struct Row {
     glob: &'static str,
+    /// The glob up to its first wildcard: tells most rows that do not fit at a glance.
+    prefix: &'static str,
     facts: Facts<'static>,
 }
 
@@ -234,7 +236,9 @@ fn telling(glob: &str) -> usize {
 
 fn embedded(id: &str) -> Facts<'_> {
     let lower = id.to_ascii_lowercase();
-    let found = ROWS.iter().find(|row| fits(row.glob, &lower));
+    let last = lower.rsplit_once('/').map_or("", |(_, last)| last);
+    let begins = |row: &&Row| lower.starts_with(row.prefix) || last.starts_with(row.prefix);
+    let found = ROWS.iter().filter(begins).find(|row| fits(row.glob, &lower));
     let mut facts = found.map_or(UNKNOWN, |row| row.facts);
     if facts.display.is_empty() {
         facts.display = id;
@@ -295,7 +299,8 @@ fn row(line: &'static str) -> Option<Row> {
         display,
         asks,
     };
-    Some(Row { glob, facts })
+    let prefix = glob.split(['*', '?']).next().unwrap_or_default();
+    Some(Row { glob, prefix, facts })
 }
 
 /// Takes a word and the spaces behind it off `rest`.

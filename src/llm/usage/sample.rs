@@ -1,6 +1,8 @@
 //! A text of any length in a bounded place, for counting its tokens: all of a short one, evenly chosen pieces of a long
 //! one.
 
+use std::cell::Cell;
+
 use super::tokenizer::{self, Quick};
 
 /// Bytes of a piece.
@@ -20,13 +22,27 @@ pub struct Sample {
     /// The piece's number.
     piece: u32,
     total: u64,
-    quick: Quick,
+    /// The quick count of what `counted` tells. A short text is counted when somebody asks, which mostly nobody does.
+    quick: Cell<Quick>,
+    /// Bytes of a text that is kept whole.
+    counted: Cell<usize>,
 }
 
 impl Sample {
     pub fn add(&mut self, mut text: &[u8]) {
+        if self.is_whole() {
+            if self.kept.len() + text.len() <= KEPT {
+                self.total += text.len() as u64;
+                self.kept.extend_from_slice(text);
+                return;
+            }
+            // From here on pieces are left out, so that each is counted as it passes.
+            self.count();
+            self.passed = self.kept.len() % PIECE;
+            self.piece = u32::try_from(self.kept.len() / PIECE).unwrap_or(0);
+        }
         self.total = self.total.saturating_add(text.len() as u64);
-        self.quick.add(text);
+        self.quick.get_mut().add(text);
         while !text.is_empty() {
             let n = text.len().min(PIECE - self.passed);
             let (now, later) = text.split_at(n);
@@ -40,6 +56,18 @@ impl Sample {
             }
             text = later;
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.kept.len() as u64 == self.total
+    }
+
+    /// Brings the quick count of a text that is kept whole up to date.
+    fn count(&self) {
+        let mut quick = self.quick.get();
+        quick.add(self.kept.get(self.counted.get()..).unwrap_or_default());
+        self.quick.set(quick);
+        self.counted.set(self.kept.len());
     }
 
     fn keep(&mut self, text: &[u8]) {
@@ -70,10 +98,13 @@ impl Sample {
         self.total
     }
 
-    /// Tokens of the whole text, about: costs nothing.
+    /// Tokens of the whole text, about: costs next to nothing.
     #[must_use]
     pub fn quick(&self) -> u64 {
-        self.quick.tokens()
+        if self.is_whole() {
+            self.count();
+        }
+        self.quick.get().tokens()
     }
 
     /// Tokens of the whole text, as near as can be told: by the vocabulary where it is loaded.

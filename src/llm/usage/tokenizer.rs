@@ -64,91 +64,129 @@ pub fn quick(text: &[u8]) -> u64 {
 pub struct Quick {
     /// In twelfths of a token.
     twelfths: u64,
-    kind: Kind,
-    /// Bytes of the run so far.
-    run: u64,
+    /// Of [`STEPS`].
+    state: u8,
 }
-
-/// A kind of byte. Runs of one kind are counted together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
-    #[default]
-    None,
-    Lower,
-    Upper,
-    Digit,
-    Space,
-    Line,
-    Mark,
-    /// Of characters beyond ASCII.
-    More,
-}
-
-const KINDS: [Kind; 256] = {
-    let mut kinds = [Kind::More; 256];
-    let mut byte = 0_u8;
-    while byte < 0x80 {
-        kinds[byte as usize] = match byte {
-            b'a'..=b'z' => Kind::Lower,
-            b'A'..=b'Z' => Kind::Upper,
-            b'0'..=b'9' => Kind::Digit,
-            b' ' | b'\t' => Kind::Space,
-            b'\n' | b'\r' => Kind::Line,
-            _ => Kind::Mark,
-        };
-        byte += 1;
-    }
-    kinds
-};
 
 impl Quick {
-    pub fn add(&mut self, mut text: &[u8]) {
-        while let Some(first) = text.first() {
-            let kind = KINDS[usize::from(*first)];
-            let length = text.iter().position(|b| KINDS[usize::from(*b)] != kind).unwrap_or(text.len());
-            let (run, rest) = text.split_at(length);
-            self.run(kind, run);
-            text = rest;
+    pub fn add(&mut self, text: &[u8]) {
+        let (mut state, mut twelfths) = (usize::from(self.state), 0);
+        for byte in text {
+            let step = STEPS[state][usize::from(CLASSES[usize::from(*byte)])];
+            state = usize::from(step.0);
+            twelfths += u64::from(step.1);
         }
+        // There are fewer than 256 states.
+        self.state = u8::try_from(state).unwrap_or(0);
+        self.twelfths += twelfths;
     }
 
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.twelfths.div_ceil(12)
     }
-
-    /// A run of one kind, or a further piece of the one before.
-    fn run(&mut self, kind: Kind, run: &[u8]) {
-        let from = if kind == self.kind { self.run } else { 0 };
-        let to = from.saturating_add(run.len() as u64);
-        let first = u64::from(from == 0);
-        // How many of the run's bytes stand at `at` or behind.
-        let behind = |at: u64| to.saturating_sub(at.max(from));
-        self.twelfths += match kind {
-            // A word is one token as far as it is common: the longer, the less.
-            Kind::Lower => behind(6) + if self.kind == Kind::Upper { 0 } else { 12 * first },
-            Kind::Upper => 12 * first + 5 * behind(1),
-            Kind::Digit => 12 * (to.div_ceil(3) - from.div_ceil(3)),
-            // One blank belongs to the word behind it.
-            Kind::Space => 9 * u64::from(from <= 1 && to > 1),
-            Kind::Line => 8 * first,
-            Kind::Mark => 10 * first + 4 * behind(1),
-            Kind::More => run.iter().map(|byte| beyond_ascii(*byte)).sum(),
-            Kind::None => 0,
-        };
-        self.kind = kind;
-        self.run = to;
-    }
 }
 
-/// Counted with the byte that begins a character.
-fn beyond_ascii(byte: u8) -> u64 {
-    match byte {
-        0xc0..=0xdf => 4,
-        0xe0..=0xef => 9,
-        0xf0.. => 24,
-        _ => 0,
+/// Kinds of bytes. A text is read as runs of one kind.
+#[derive(Clone, Copy)]
+enum Kind {
+    Lower = 1,
+    Upper,
+    Digit,
+    Space,
+    Line,
+    Mark,
+    /// Bytes of characters beyond ASCII.
+    More,
+}
+
+/// A kind, and for bytes beyond ASCII what they cost.
+const CLASS_KINDS: [(Kind, u8); 10] = [
+    (Kind::Lower, 0),
+    (Kind::Upper, 0),
+    (Kind::Digit, 0),
+    (Kind::Space, 0),
+    (Kind::Line, 0),
+    (Kind::Mark, 0),
+    // Continuations are counted with what begins the character.
+    (Kind::More, 0),
+    (Kind::More, 4),
+    (Kind::More, 9),
+    (Kind::More, 24),
+];
+
+/// Each byte's place in [`CLASS_KINDS`].
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte: usize = 0;
+    while byte < 256 {
+        #[allow(clippy::cast_possible_truncation)] // below 256
+        let class = match byte as u8 {
+            b'a'..=b'z' => 0,
+            b'A'..=b'Z' => 1,
+            b'0'..=b'9' => 2,
+            b' ' | b'\t' => 3,
+            b'\n' | b'\r' => 4,
+            0..=0x7f => 5,
+            0x80..=0xbf => 6,
+            0xc0..=0xdf => 7,
+            0xe0..=0xef => 8,
+            0xf0..=0xff => 9,
+        };
+        classes[byte] = class;
+        byte += 1;
     }
+    classes
+};
+
+/// How far into a run it is told where one is: no rule looks further.
+const LONGEST: usize = 8;
+
+/// States are the kind of the run and how far it is: 0 is the beginning of the text.
+const STATES: usize = 8 * LONGEST;
+
+/// For each state and class of byte the next state, and what it adds in twelfths of a token.
+static STEPS: [[(u8, u8); CLASS_KINDS.len()]; STATES] = {
+    let mut steps = [[(0, 0); CLASS_KINDS.len()]; STATES];
+    let mut state = 0;
+    while state < STATES {
+        let mut class = 0;
+        while class < CLASS_KINDS.len() {
+            steps[state][class] = step(state / LONGEST, state % LONGEST, CLASS_KINDS[class]);
+            class += 1;
+        }
+        state += 1;
+    }
+    steps
+};
+
+/// `run`: of the kind before, at most `LONGEST - 1`.
+const fn step(before: usize, run: usize, (kind, beyond_ascii): (Kind, u8)) -> (u8, u8) {
+    let same = before == kind as usize;
+    let run = match kind {
+        _ if !same => 0,
+        // Three digits are one token.
+        Kind::Digit => (run + 1) % 3,
+        _ if run + 1 < LONGEST => run + 1,
+        _ => LONGEST - 1,
+    };
+    let cost = match (kind, run) {
+        // A word is one token as far as it is common: the longer, the less.
+        (Kind::Lower, 0) if before == Kind::Upper as usize => 0,
+        (Kind::Lower | Kind::Upper | Kind::Digit, 0) => 12,
+        (Kind::Upper, _) => 5,
+        (Kind::Lower, 6..) => 1,
+        // One blank belongs to the word behind it.
+        (Kind::Space, 1) => 9,
+        (Kind::Line, 0) => 8,
+        (Kind::Mark, 0) => 10,
+        (Kind::Mark, _) => 4,
+        (Kind::More, _) => beyond_ascii,
+        _ => 0,
+    };
+    #[allow(clippy::cast_possible_truncation)] // below STATES
+    let state = (kind as usize * LONGEST + run) as u8;
+    (state, cost)
 }
 
 #[cfg(test)]
