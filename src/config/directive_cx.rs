@@ -167,6 +167,11 @@ impl DirectiveCx<'_, '_> {
         Box::new(d)
     }
 
+    /// Has what is wrong within an object of a handler's JSON told at this place instead of at the whole line.
+    pub fn mark(&self, object: &mut Module, span: Span) {
+        super::resolve::spans::mark(object, span);
+    }
+
     pub fn warn(&mut self, diagnostic: Diagnostic) {
         self.file.diagnostics.push(diagnostic);
     }

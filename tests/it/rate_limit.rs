@@ -3,7 +3,7 @@
 
 use crate::harness::client::{self, Connection, Response};
 use crate::harness::llm_upstream::LlmUpstream;
-use crate::harness::process::{Proxy, Which, free_port};
+use crate::harness::process::{Proxy, Which, command, free_port, run_within};
 use crate::harness::upstream::Upstream;
 use crate::listener_wrappers::{Balancer, is_there};
 use std::time::{Duration, Instant};
@@ -84,6 +84,18 @@ fn addresses_are_counted_and_refusals_go_to_the_error_routes() {
 }
 
 #[test]
+fn what_makes_no_sense_is_shown_where_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let zones = "\trate_limit {\n\t\tzone good {\n\t\t\tconcurrent 1\n\t\t}\n\t\tzone bad {\n\t\t\twindow 1m\n\t\t\tevents 0\n\t\t}\n\t}\n\trespond ok";
+    std::fs::write(directory.path().join("Proxyfile"), format!("http://:8080 {{\n{zones}\n}}\n")).unwrap();
+    let mut validate = command(Which::Llmproxy, directory.path());
+    let output = run_within(validate.args(["validate", "--config", "Proxyfile"]), LIMIT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("error[invalid-limit]: `events` is 0"), "{said}");
+    assert!(said.contains("Proxyfile:6:3") && said.contains("zone bad {"), "{said}");
+}
+
+#[test]
 fn plain_zones_tell_when_to_come_again_and_no_more() {
     let upstream = Upstream::start("U");
     let (_proxy, port) = start(&zone("plain", "window 1h\nevents 1"), &upstream);
@@ -123,7 +135,7 @@ fn a_reload_keeps_counts_and_changes_limits() {
     assert_eq!(statuses(port, 4), [200, 200, 200, 429]);
     for (events, expected) in [(5, vec![200, 200, 429]), (2, vec![429, 429])] {
         std::fs::write(&proxy.config, site(port, &lines(events), &upstream)).unwrap();
-        let output = crate::harness::process::run_within(proxy.command(Which::Llmproxy).arg("reload"), LIMIT);
+        let output = run_within(proxy.command(Which::Llmproxy).arg("reload"), LIMIT);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let seen = statuses(port, expected.len());
         assert_eq!(seen, expected, "{events}");

@@ -210,7 +210,7 @@ fn duration(cx: &DirectiveCx<'_, '_>, word: &Token) -> Parsed<Nanos> {
 
 /// One route for zones that need not know who asks, and one behind access control for those that do.
 fn placed(cx: &DirectiveCx<'_, '_>, config: RateLimit) -> Vec<ConfigValue> {
-    let route = |config: &RateLimit| cx.route_of(vec![module(config)]);
+    let route = |config: &RateLimit| cx.route_of(vec![module(cx, config)]);
     let names: Vec<&str> = cx.file.order.iter().map(String::as_str).collect();
     let [before, after] = AROUND;
     // Others may have been moved in between, on one side.
@@ -229,6 +229,16 @@ fn placed(cx: &DirectiveCx<'_, '_>, config: RateLimit) -> Vec<ConfigValue> {
     out
 }
 
-fn module(config: &RateLimit) -> Module {
-    types::handler(HANDLER.id, config)
+/// What is wrong with a zone is told at its line.
+fn module(cx: &DirectiveCx<'_, '_>, config: &RateLimit) -> Module {
+    let mut module = types::handler(HANDLER.id, config);
+    if let Some(zones) = module.get_mut("rate_limits").and_then(Value::as_object_mut) {
+        for line in cx.node.lines().filter(|line| line.name() == "zone") {
+            let zone = line.args.first().and_then(|name| zones.get_mut(name.text()));
+            if let Some(zone) = zone.and_then(Value::as_object_mut) {
+                cx.mark(zone, line.span());
+            }
+        }
+    }
+    module
 }
