@@ -6,6 +6,7 @@ pub mod diagnostic;
 pub mod env;
 pub mod error;
 pub mod field_list;
+pub mod hex;
 pub mod password;
 pub mod span;
 pub mod spare;

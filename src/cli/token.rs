@@ -8,6 +8,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::args::{HashTokenArgs, NewTokenArgs};
 use super::fail;
+use crate::base::hex::hex;
 use crate::base::password::hash_argon2id;
 use crate::modules::auth_token::{LONGEST, PREFIX, check_name, digest, file_line, name_in};
 
@@ -87,8 +88,7 @@ pub fn hash_token(args: &HashTokenArgs) -> ExitCode {
 }
 
 fn sha256(token: &str) -> String {
-    let hex: String = digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex(&digest(token.as_bytes())))
 }
 
 /// Letters and digits, each as likely as any other: bytes that would make some likelier are thrown away.

@@ -18,6 +18,7 @@ use super::requested_model::Peeked;
 use super::stage::Stage;
 use super::transcript::Transcript;
 use crate::base::body::Body;
+use crate::base::hex;
 use crate::llm::dialect::Dialect;
 use crate::llm::model_alias::Aliases;
 use crate::llm::model_glob::ModelGlobs;
@@ -433,8 +434,13 @@ impl Exchange {
             fastrand::fill(&mut b);
             b[6] = (b[6] & 0x0f) | 0x40;
             b[8] = (b[8] & 0x3f) | 0x80;
-            let h: String = b.iter().map(|x| format!("{x:02x}")).collect();
-            format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+            let mut id = String::with_capacity(36);
+            for (part, between) in [(&b[..4], "-"), (&b[4..6], "-"), (&b[6..8], "-"), (&b[8..10], "-"), (&b[10..], "")]
+            {
+                hex::push(part, &mut id);
+                id.push_str(between);
+            }
+            id
         })
     }
 }

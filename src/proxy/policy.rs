@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::state::Turn;
 use super::sticky::Sticky;
 use super::{ewma, rendezvous};
+use crate::base::hex::hex;
 use crate::http::exchange::Exchange;
 use crate::http::path::query_pairs;
 
@@ -186,7 +187,7 @@ impl Cookie {
         // HMAC takes a key of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()) else { return String::new() };
         mac.update(upstream.as_bytes());
-        mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect()
+        hex(&mac.finalize().into_bytes())
     }
 }
 

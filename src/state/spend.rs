@@ -17,6 +17,8 @@ use smallvec::SmallVec;
 
 use super::period::Period;
 
+use crate::base::hex::hex;
+
 /// Money (billionths of a dollar) and tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
@@ -386,8 +388,7 @@ fn canonical(key: &str) -> Cow<'_, str> {
     if key.len() <= LONGEST_KEY && key != OTHERS {
         return key.into();
     }
-    let digest = sha2::Sha256::digest(key.as_bytes());
-    digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}")).into()
+    format!("sha256:{}", hex(&sha2::Sha256::digest(key.as_bytes()))).into()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::query;
 
+use crate::base::hex::hex;
+
 /// Filters of one `filter` layer, by field path: `>` between the levels (`request>headers>Cookie`).
 pub type FieldFilters = HashMap<Box<str>, Filter>;
 
@@ -75,7 +77,7 @@ impl Filter {
 
 /// The first four bytes of SHA-256 in hexadecimal.
 fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes())[..4])
 }
 
 fn mask_list(text: &str, v4: u8, v6: u8) -> String {

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::request::BadRequest;
 use super::text::{Stamp, Text};
 use super::{listed_name, upstream_name};
+use crate::base::hex::hex;
 use crate::llm::model_table::{AS_OF_UNIX, Capabilities, Facts, ModelTable};
 
 /// A model of an upstream's list.
@@ -271,7 +272,7 @@ const LAST: u64 = 253_402_300_799;
 
 /// Sixty-four hexadecimal digits that stay the same as long as the id does.
 fn digest(id: &str) -> String {
-    Sha256::digest(id.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(id.as_bytes()))
 }
 
 /// About what the weights take in 16 bits, or in the bits of a quantization as `Q4_K_M`; 0 when it is not known.

@@ -12,7 +12,8 @@ use super::identifier::Identifier;
 use super::order::{Order, Status, date};
 use super::problem::{Kind, Problem};
 use super::request::{Asked, Reply};
-use super::store::{Account, Issued, Revoked, hex};
+use super::store::{Account, Issued, Revoked};
+use crate::base::hex::hex;
 
 /// Reasons that a client may give (RFC 5280 section 5.3.1): none, a lost key, another affiliation, replaced, out of use,
 /// rights withdrawn.

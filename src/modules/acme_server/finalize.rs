@@ -14,7 +14,8 @@ use super::order::{Order, Status};
 use super::ordering;
 use super::problem::{Kind, Problem};
 use super::request::{Asked, Reply};
-use super::store::{Issued, hex};
+use super::store::Issued;
+use crate::base::hex::hex;
 use crate::tls::authorities::Authorities;
 use crate::tls::authority::{Signed, Wanted};
 

@@ -13,6 +13,7 @@ use super::identifier::Identifier;
 use super::jwk::{Jwk, Key};
 use super::order::Order;
 use super::problem::Problem;
+use crate::base::hex::hex;
 use crate::storage::{FileStorage, key};
 
 pub struct Store {
@@ -167,11 +168,6 @@ impl Store {
         let names = self.storage.list(&format!("{}/{}", self.root, path.join("/"))).map_err(Problem::internal)?;
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
     }
-}
-
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A new id that nobody can guess.

@@ -190,7 +190,7 @@ mod tests {
         add(&mut set, "a", "the-first-token").unwrap();
         let name = add(&mut set, "a", "the-second-token").err().unwrap();
         assert_eq!((name.code, &*name.message), ("duplicate-token", "the tokens a and a have the same name"));
-        let hash: String = digest(b"the-first-token").iter().map(|b| format!("{b:02x}")).collect();
+        let hash: String = crate::base::hex::hex(&digest(b"the-first-token"));
         let value = add(&mut set, "b", &format!("sha256:{hash}")).err().unwrap();
         assert_eq!((value.code, &*value.message), ("duplicate-token", "the tokens a and b have the same value"));
     }

@@ -236,13 +236,14 @@ impl Claim {
             });
         }
         for moved in moved {
-            let limit = refusal::amount(&moved.limit);
+            let limit = || refusal::amount(&moved.limit);
             if moved.reached(1000) {
+                let limit = limit();
                 tracing::warn!(budget = %rules.name, key = hold.key(), %limit, "a budget is spent");
             } else if let Some(soft) = rules.soft
                 && moved.reached(soft)
             {
-                let used = format!("{}%", f64::from(moved.share()[1]) / 10.0);
+                let (limit, used) = (limit(), format!("{}%", f64::from(moved.share()[1]) / 10.0));
                 tracing::warn!(budget = %rules.name, key = hold.key(), %limit, used, "a budget is nearly spent");
             }
         }

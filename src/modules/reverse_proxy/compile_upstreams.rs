@@ -8,6 +8,7 @@ use super::compile::{compile_ops, says_host};
 use super::compile_transport::Transport;
 use super::config::{Config, Upstream as UpstreamConfig};
 use super::parse_to::knows_weights;
+use crate::base::hex::hex;
 use crate::client::Scheme;
 use crate::config::compile_cx::CompileError;
 use crate::llm::model_glob::ModelGlobs;
@@ -81,5 +82,5 @@ fn of_scheme(scheme: &str, template: &Arc<TransportTemplate>) -> Result<Arc<Tran
 /// Tells apart two accounts at one address, without telling their keys.
 fn account(headers: &super::config::UpstreamHeaders) -> String {
     let digest = Sha256::digest(serde_json::to_vec(headers).unwrap_or_default());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..8])
 }
