@@ -23,6 +23,7 @@ pub mod period;
 pub mod purse;
 mod rate;
 pub mod spend;
+pub mod tally;
 mod window;
 mod zone;
 

@@ -59,6 +59,7 @@ use crate::config::types::Module;
 use crate::http::placeholder::{Key, Template};
 use crate::http::route::Handler;
 use crate::state::alarm::Alarm;
+use crate::state::tally;
 
 use self::condition::Condition;
 use self::deliver::Webhook;
@@ -154,7 +155,8 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
             CompileError::new("invalid-duration", "`hold_off` is a time above zero").within("hold_off")
         })?,
     };
-    let alert = Alert { name: config.name.into(), rules, webhooks, hold_off: hold_off.as_secs().max(1) };
+    let tally = tally::alert(&config.name);
+    let alert = Alert { name: config.name.into(), rules, webhooks, hold_off: hold_off.as_secs().max(1), tally };
     let by = config.by.as_deref().map(Template::parse);
     Ok(Handler::Step(Box::new(Watcher::new(Arc::new(alert), by))))
 }

@@ -15,6 +15,7 @@ use crate::http::placeholder::{Template, Unknown};
 use crate::llm::price::Nano;
 use crate::state::alarm::Alarm;
 use crate::state::baseline::Bar;
+use crate::state::tally::AlertTally;
 
 pub struct Alert {
     pub name: Box<str>,
@@ -22,6 +23,7 @@ pub struct Alert {
     pub webhooks: Vec<Arc<Webhook>>,
     /// Seconds.
     pub hold_off: u64,
+    pub tally: Arc<AlertTally>,
 }
 
 pub struct Rule {
@@ -147,8 +149,10 @@ fn now() -> u64 {
 impl Alert {
     fn tell(&self, rule: &Rule, key: &str, what: &str, more: Vec<(&'static str, Value)>) {
         if !rule.alarm.may_tell(key, self.hold_off, now()) {
+            self.tally.held_off.add();
             return;
         }
+        self.tally.told.add();
         tracing::warn!(target: "alert", alert = %self.name, condition = %rule.text, key, "{what}");
         if self.webhooks.is_empty() {
             return;

@@ -1,6 +1,8 @@
 //! Sets a call's worst case aside before it is made, and charges what it took.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderValue, Method, header};
 use smallvec::SmallVec;
@@ -17,6 +19,7 @@ use crate::llm::usage::Tokens;
 use crate::state::Answer;
 use crate::state::purse::Purse;
 use crate::state::spend::{Amount, Hold, Limit, Moved, Unit};
+use crate::state::tally::BudgetTally;
 use crate::telemetry::encoder;
 
 pub struct Gate {
@@ -39,6 +42,7 @@ pub struct Rules {
     pub reserve: Option<u64>,
     /// Calls whose price is not known pass.
     pub unknown_price: bool,
+    pub tally: Arc<BudgetTally>,
 }
 
 impl Rules {
@@ -69,12 +73,14 @@ impl Gate {
             if let Some(model) = model {
                 tracing::warn!(budget = %rules.name, model, "a call is refused: no price of its model is known");
             }
+            rules.tally.without_price.add();
             return Err(refusal::no_price(&rules.name, model));
         }
         let key = self.key.render(ex, Unknown::Empty).into_owned();
         let (least, most) = price.range();
         let hold = self.purse.reserve(&rules.limits, &key, unix_now(), least, most).get().await;
         let hold = hold.map_err(|refused| {
+            rules.tally.refused.add();
             tracing::debug!(budget = %rules.name, key = %key, held = refused.held, "no room in a budget");
             refusal::no_room(&rules.name, &refused)
         })?;
@@ -193,12 +199,27 @@ impl Nanos {
     }
 }
 
+/// As many tokens as the model can make. Looked up once a model and worker: the table is read line by line.
 fn longest_answer(model: &str) -> u64 {
-    static TABLE: std::sync::LazyLock<ModelTable> = std::sync::LazyLock::new(ModelTable::default);
-    match TABLE.get(model).output {
-        0 => UNKNOWN_OUTPUT,
-        output => output,
+    const MOST: usize = 256;
+    static TABLE: LazyLock<ModelTable> = LazyLock::new(ModelTable::default);
+    thread_local! {
+        static KNOWN: RefCell<HashMap<Box<str>, u64>> = RefCell::default();
     }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(longest) = known.get(model) {
+            return *longest;
+        }
+        let longest = match TABLE.get(model).output {
+            0 => UNKNOWN_OUTPUT,
+            output => output,
+        };
+        // Names come from strangers.
+        if known.len() < MOST && model.len() < MOST {
+            known.insert(model.into(), longest);
+        }
+        longest
+    })
 }
 
 /// What is set aside for one call.
@@ -238,11 +259,13 @@ impl Claim {
         for moved in moved {
             let limit = || refusal::amount(&moved.limit);
             if moved.reached(1000) {
+                rules.tally.spent.add();
                 let limit = limit();
                 tracing::warn!(budget = %rules.name, key = hold.key(), %limit, "a budget is spent");
             } else if let Some(soft) = rules.soft
                 && moved.reached(soft)
             {
+                rules.tally.soft.add();
                 let (limit, used) = (limit(), format!("{}%", f64::from(moved.share()[1]) / 10.0));
                 tracing::warn!(budget = %rules.name, key = hold.key(), %limit, used, "a budget is nearly spent");
             }
@@ -278,6 +301,7 @@ impl Reservation for Claim {
         if room || !self.rules.cut_off {
             return Running::GoOn;
         }
+        self.rules.tally.cut_off.add();
         tracing::info!(budget = %self.rules.name, key = hold.key(), "a stream is cut off: its budget is spent");
         Running::Cut
     }

@@ -198,6 +198,7 @@ fn compile(module: &Module, cx: &mut CompileCx<'_>) -> Result<Handler, CompileEr
         cut_off: config.cut_off,
         reserve: config.reserve,
         unknown_price: config.unknown_price == UnknownPrice::Allow,
+        tally: state::tally::budget(&config.name),
     };
     Ok(Handler::Async(Box::new(Gate {
         key: Template::parse(config.key.as_deref().unwrap_or(EACH_CALLER)),
