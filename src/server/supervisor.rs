@@ -59,7 +59,7 @@ pub fn run(options: Options) -> Exit {
             Exit::StartFailed
         }
     };
-    crate::storage::ledger::flush_all(FLUSH_LIMIT);
+    crate::storage::ledger::close_all(FLUSH_LIMIT);
     crate::telemetry::transcript::flush_all(FLUSH_LIMIT);
     crate::telemetry::sink::flush_all(FLUSH_LIMIT);
     exit

@@ -71,7 +71,7 @@ fn calls(proxy: &Proxy, count: usize) -> Vec<Value> {
 
 #[test]
 fn calls_are_counted_priced_labelled_and_shown() {
-    let (proxy, port) = start("", "usage {\n\t\ttag project {header.X-Project}\n\t\troute chat\n\t}");
+    let (mut proxy, port) = start("", "usage {\n\t\ttag project {header.X-Project}\n\t\troute chat\n\t}");
     let answer = client::request(port, call("ann", "sample-small", false)).unwrap();
     let told = &answer.json()["usage"];
     let (input, output) = (told["prompt_tokens"].as_i64().unwrap(), told["completion_tokens"].as_i64().unwrap());
@@ -125,6 +125,11 @@ fn calls_are_counted_priced_labelled_and_shown() {
     assert_eq!(proxy.log().matches("no price is known of this model").count(), 1, "{}", proxy.log());
     let status = run_within(proxy.command(Which::Llmproxy).arg("status"), PATIENCE);
     assert!(String::from_utf8_lossy(&status.stdout).contains("usage.db\n"));
+    // The end leaves one file, for whoever copies it.
+    assert!(run_within(proxy.command(Which::Llmproxy).arg("stop"), PATIENCE).status.success());
+    assert!(proxy.ends_within(PATIENCE).is_some());
+    assert!(!proxy.directory.path().join("usage.db-wal").exists());
+    assert_eq!(exported(proxy.directory.path()), 4);
 }
 
 #[test]

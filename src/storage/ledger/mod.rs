@@ -185,12 +185,12 @@ pub fn status() -> Vec<LedgerStatus> {
     all
 }
 
-/// Has all ledgers written, at the end of the program; together no longer than `limit`.
-pub fn flush_all(limit: Duration) {
+/// Has all ledgers written and closed, at the end of the program; together no longer than `limit`.
+pub fn close_all(limit: Duration) {
     let until = Instant::now() + limit;
     let writers: Vec<Arc<Shared>> = locked(&WRITERS).iter().filter_map(Weak::upgrade).collect();
     for writer in writers {
-        if !writer.queue.flush(until.saturating_duration_since(Instant::now())) {
+        if !writer.queue.close_and_wait(until.saturating_duration_since(Instant::now())) {
             tracing::error!(ledger = %writer.path.display(), "the ledger could not be written to its end");
         }
     }

@@ -168,6 +168,20 @@ impl Queue {
         self.flushed.notify_all();
     }
 
+    /// Takes no more calls, and waits until the writer has written all and is gone; false when that takes longer.
+    pub fn close_and_wait(&self, limit: Duration) -> bool {
+        self.close();
+        let until = Instant::now() + limit;
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            if state.ended || until <= now {
+                return state.ended;
+            }
+            state = wait(&self.flushed, state, until - now);
+        }
+    }
+
     pub fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();

@@ -71,6 +71,7 @@ fn what_was_recorded_is_written_when_the_last_lets_go() {
     while shared.strong_count() > 0 && began.elapsed() < LONG {
         std::thread::yield_now();
     }
+    assert!(!path.with_extension("db-wal").exists(), "it is one file again");
     assert_eq!(numbers(&path, "SELECT count(*) FROM calls"), [1]);
 }
 

@@ -41,6 +41,8 @@ pub fn run(shared: &Shared, first: Option<Connection>) {
         writer.write(&work);
         shared.queue.finish(work.ticket);
         if work.closed {
+            // Closing takes the log over into the file, which is then one file again.
+            drop(writer.connection.take());
             return shared.queue.end();
         }
         if writer.cleaned.is_none_or(|at| at.elapsed() >= CLEAN) {
