@@ -456,7 +456,7 @@ impl Reader for Reading {
             [] if word == b"DONE" => self.finished = true,
             _ if word == b"null" => {}
             [Model | ModelVersion] | [Message | Response, Model] if self.model.as_bytes() != word => {
-                self.model = text()
+                self.model = text();
             }
             [Id] | [Message | Response, Id] if self.id.is_empty() => self.id = text(),
             [ServiceTier | Usage, ..] | [Response | Message, ServiceTier | Usage, ..]

@@ -94,7 +94,7 @@ fn openai_responses() {
         r#"{"type":"response.audio.delta","delta":"AAAAAAAA"}"#,
         r#"{"type":"response.function_call_arguments.delta","delta":"cd"}"#,
         r#"{"type":"response.output_text.done","text":"ab"}"#,
-        &format!(r#"{{"type":"response.completed","response":{}}}"#, body),
+        &format!(r#"{{"type":"response.completed","response":{body}}}"#),
     ]);
     let answer = read(Framing::Events, &stream);
     assert_eq!((tokens(&answer), answer.text().bytes(), answer.is_finished()), (expected, 4, true));
