@@ -33,10 +33,10 @@ def token_file(d, name, count, settings=""):
     return write(d, name, "".join(lines))
 
 
-def start(binary, d, port, site):
-    """The proxy with one site whose lines are `site`; its access log is on, as in compare."""
+def start(binary, d, port, site, options=""):
+    """The proxy with one site whose lines are `site`, and global options; its access log is on, as in compare."""
     lines = "\n\t".join(site.strip().splitlines())
-    config = write(d, "Proxyfile", "{\n\tadmin off\n\tauto_https off\n}\nhttp://127.0.0.1:%d {\n\tlog {\n\t\toutput file %s/access.log\n\t}\n\t%s\n}\n" % (port, d, lines))
+    config = write(d, "Proxyfile", "{\n\tadmin off\n\tauto_https off\n" + options + "}\nhttp://127.0.0.1:%d {\n\tlog {\n\t\toutput file %s/access.log\n\t}\n\t%s\n}\n" % (port, d, lines))
     return Process([binary, "run", "--config", config, "--no-watch", "--workers", "1", "--control", d + "/c.sock"], PROXY_CORE, d)
 
 
@@ -66,7 +66,8 @@ def rounds_of(args, configurations, origin, measure):
                 upstream, proxy = origin(d, oport), None
                 try:
                     wait_port(oport, upstream)
-                    proxy = start(args.binary, d, port, configurations[name](d, oport))
+                    config = configurations[name](d, oport)
+                    proxy = start(args.binary, d, port, *([config] if isinstance(config, str) else config))
                     wait_port(port, proxy)
                     figures[name] = measure(name, port, proxy)
                 except RuntimeError as e:
@@ -176,9 +177,9 @@ def bench_metered(args):
     budget = "budget person {\n\tlimit $1000000 per month\n\tlimit 1000000M tokens per day\n}\n"
     configurations = {
         "plain": lambda d, o: auth(d) + upstream(o),
-        "usage": lambda d, o: auth(d) + usage(d) + upstream(o),
+        "usage": lambda d, o: (auth(d) + upstream(o), usage(d)),
         "rate_limit": lambda d, o: auth(d) + limits + upstream(o),
-        "all": lambda d, o: auth(d) + usage(d) + limits + budget + upstream(o),
+        "all": lambda d, o: (auth(d) + limits + budget + upstream(o), usage(d)),
     }
     body = chat_body(1024).replace(MODEL, "gpt-4o-mini")
     answer = lambda text: json.dumps({
