@@ -1,5 +1,5 @@
-//! The admin endpoint over HTTP: `GET /reverse_proxy/upstreams`, where the file asks for one. It only tells; commands
-//! come over the control socket.
+//! The admin endpoint over HTTP: `GET /reverse_proxy/upstreams` and `GET /metrics`, where the file asks for one. It only
+//! tells; commands come over the control socket.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::listeners::{self, BindError, ListenSocket};
+use super::metrics;
 use super::worker::{Accepted, Listener};
 use crate::compile::admin::Admin;
 use crate::proxy::status;
@@ -127,15 +128,21 @@ fn answer<B>(request: &Request<B>, admin: &Admin) -> Response<Full<Bytes>> {
             return refusal(StatusCode::FORBIDDEN, "client is not allowed to access from its origin");
         }
     }
-    if request.uri().path() != "/reverse_proxy/upstreams" {
-        let why = "not served: of the admin API there is GET /reverse_proxy/upstreams; `llmproxy reload`, `stop` and \
-                   `status` speak over the control socket";
-        return refusal(StatusCode::NOT_FOUND, why);
-    }
+    let tell: fn() -> Response<Full<Bytes>> = match request.uri().path() {
+        "/reverse_proxy/upstreams" => {
+            || json_answer(StatusCode::OK, serde_json::to_vec(&status::all()).unwrap_or_default())
+        }
+        "/metrics" => || answer_of(StatusCode::OK, metrics::CONTENT_TYPE, metrics::all().into_bytes()),
+        _ => {
+            let why = "not served: of the admin API there are GET /reverse_proxy/upstreams and GET /metrics; `llmproxy \
+                       reload`, `stop` and `status` speak over the control socket";
+            return refusal(StatusCode::NOT_FOUND, why);
+        }
+    };
     if request.method() != Method::GET {
         return refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
     }
-    json_answer(StatusCode::OK, serde_json::to_vec(&status::all()).unwrap_or_default())
+    tell()
 }
 
 fn refusal(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
@@ -144,10 +151,14 @@ fn refusal(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
 
 fn json_answer(status: StatusCode, mut body: Vec<u8>) -> Response<Full<Bytes>> {
     body.push(b'\n');
+    answer_of(status, "application/json", body)
+}
+
+fn answer_of(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
     answer
 }
@@ -172,6 +183,8 @@ mod tests {
         let ask = |method, path, headers: &[_]| status(&["localhost:2019"], false, method, path, headers);
         assert_eq!(ask("GET", "/reverse_proxy/upstreams", &[own]), 200);
         assert_eq!(ask("GET", "/reverse_proxy/upstreams?x", &[own]), 200);
+        assert_eq!(ask("GET", "/metrics", &[own]), 200);
+        assert_eq!(ask("GET", "/metrics", &[("host", "evil.test")]), 403);
         assert_eq!(ask("POST", "/reverse_proxy/upstreams", &[own]), 405);
         assert_eq!(ask("POST", "/load", &[own]), 404);
         assert_eq!(ask("GET", "/reverse_proxy/upstreams", &[("host", "evil.test")]), 403);

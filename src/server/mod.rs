@@ -21,6 +21,7 @@ mod handshake;
 mod http_redirect;
 mod keep_alive;
 mod listeners;
+mod metrics;
 pub mod proxy_protocol;
 mod request;
 mod response_body;

@@ -128,7 +128,7 @@ pub fn note(names: &[&str], node: &Node) -> Option<&'static str> {
     let has = |words: &[&str]| node.args.iter().any(|word| words.contains(&word.text()));
     Some(match names {
         ["admin"] if !node.args.is_empty() && !has(&["off"]) => {
-            "it answers `GET /reverse_proxy/upstreams` and nothing else; `llmproxy reload`, `stop` and `status` speak over \
+            "it answers `GET /reverse_proxy/upstreams` and `GET /metrics`, and nothing else; `llmproxy reload`, `stop` and `status` speak over \
              the control socket"
         }
         ["persist_config"] => "nothing is kept beside the file anyway: what runs is what the file says",
